@@ -1,0 +1,34 @@
+"""`python -m selfsup.corpora.tinyworld`: compile the shipped language and record its exact floors."""
+
+import json
+
+from ...tokenization import write_atomically
+from .corpus import FLOORS, HELD_OUT_SEED
+from .floors import masking_floor, next_token_floor, nsp_accuracy, sop_accuracy
+from .grammar import compile_language
+from .language import SHIPPED, Language
+
+TEXTS = 1_000
+
+
+def main() -> None:
+    """Write world.json, and floors.json for the world and the village."""
+    floors = {}
+    for size in ("world", "village"):
+        data = compile_language(size)
+        language = Language(data)
+        texts = language.texts(TEXTS, HELD_OUT_SEED)
+        floors[size] = {
+            "masking": vars(masking_floor(language, texts)),
+            "next_token": vars(next_token_floor(language, texts)),
+            "nsp": vars(nsp_accuracy(language)),
+            "sop": vars(sop_accuracy(language)),
+        }
+        print(size, json.dumps(floors[size]))
+        if size == "world":
+            write_atomically(SHIPPED, json.dumps(data, separators=(",", ":")).encode())
+    write_atomically(FLOORS, (json.dumps(floors, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
