@@ -1,0 +1,34 @@
+"""The Transformer once, and what is built from it; reads and writes Hugging Face folders."""
+
+from .bert import MaskedLanguageModel
+from .encoder import SHAPES, Encoder, EncoderConfig
+from .heads import MaskedLMHead
+from .pretrained import (
+    ModelUnavailable,
+    from_transformers,
+    load,
+    load_pretrained,
+    save_pretrained,
+    shipped,
+    to_transformers,
+)
+from .transformer import Block, MultiHeadAttention, attention, attention_weights
+
+__all__ = [
+    "SHAPES",
+    "Block",
+    "Encoder",
+    "EncoderConfig",
+    "MaskedLMHead",
+    "MaskedLanguageModel",
+    "ModelUnavailable",
+    "MultiHeadAttention",
+    "attention",
+    "attention_weights",
+    "from_transformers",
+    "load",
+    "load_pretrained",
+    "save_pretrained",
+    "shipped",
+    "to_transformers",
+]

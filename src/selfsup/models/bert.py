@@ -1,0 +1,35 @@
+"""BERT's first objective: an encoder and a head that says which words were hidden."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .encoder import Encoder, EncoderConfig
+from .heads import MaskedLMHead
+
+
+class MaskedLanguageModel(nn.Module):
+    """The masked language model of Devlin et al. 2019, equal to `BertForMaskedLM` in `transformers`."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.head = MaskedLMHead(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (batch, time, vocab), or (n, vocab) for the n positions asked for, in reading order.
+
+        input_ids, token_type_ids: (batch, time) ids; attention_mask: (batch, time), 0 at padding;
+        positions: (batch, time) bool, True where an answer is wanted, or (n,) indices into batch * time.
+        """
+        hidden = self.encoder(input_ids, attention_mask, token_type_ids)  # (batch, time, width)
+        if positions is not None:  # most positions need no answer, and the vocabulary is the costly part
+            hidden = hidden.flatten(0, 1)[positions.flatten()]  # (n, width)
+        return self.head(hidden, self.encoder.embeddings.token.weight)

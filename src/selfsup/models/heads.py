@@ -1,0 +1,28 @@
+"""What turns hidden states into answers."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .encoder import EncoderConfig
+
+
+class MaskedLMHead(nn.Module):
+    """Which token stood here? A score for each one in the vocabulary (Devlin et al. 2019, section 3.1).
+
+    The scores are products with the token embeddings themselves: the two share weights (Press and Wolf 2017).
+    """
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.transform = nn.Linear(config.width, config.width)
+        self.norm = nn.LayerNorm(config.width, config.norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        nn.init.normal_(self.transform.weight, std=config.init_std)
+        nn.init.zeros_(self.transform.bias)
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """hidden: (..., width), embedding: (vocab, width) -> logits (..., vocab)."""
+        return F.linear(self.norm(F.gelu(self.transform(hidden))), embedding, self.bias)

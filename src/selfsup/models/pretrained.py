@@ -1,0 +1,292 @@
+"""Trained models: read and written as Hugging Face folders, found by name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ..tokenization import load_tokenizer, save_tokenizer, write_atomically
+from .bert import MaskedLanguageModel
+from .encoder import EncoderConfig
+
+if TYPE_CHECKING:
+    from transformers import BertForMaskedLM, PreTrainedTokenizerFast
+
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+
+# Our name of each value and of each tensor -> its name in a Hugging Face BERT.
+_CONFIG = {
+    "vocab_size": "vocab_size",
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "feed_forward": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "segments": "type_vocab_size",
+    "dropout": "hidden_dropout_prob",
+    "norm_eps": "layer_norm_eps",
+    "init_std": "initializer_range",
+}
+_TENSORS = {
+    r"^encoder\.embeddings\.token\.": "bert.embeddings.word_embeddings.",
+    r"^encoder\.embeddings\.position\.": "bert.embeddings.position_embeddings.",
+    r"^encoder\.embeddings\.segment\.": "bert.embeddings.token_type_embeddings.",
+    r"^encoder\.embeddings\.norm\.": "bert.embeddings.LayerNorm.",
+    r"^encoder\.blocks\.": "bert.encoder.layer.",
+    r"\.attention\.(query|key|value)\.": r".attention.self.\1.",
+    r"\.attention\.output\.": ".attention.output.dense.",
+    r"\.attention_norm\.": ".attention.output.LayerNorm.",
+    r"\.feed_forward\.0\.": ".intermediate.dense.",
+    r"\.feed_forward\.2\.": ".output.dense.",
+    r"\.feed_forward_norm\.": ".output.LayerNorm.",
+    r"^head\.transform\.": "cls.predictions.transform.dense.",
+    r"^head\.norm\.": "cls.predictions.transform.LayerNorm.",
+    r"^head\.bias$": "cls.predictions.bias",
+}
+
+
+class ModelUnavailable(ValueError):
+    """A model that is neither shipped, nor in a folder, nor to be had from the hub."""
+
+
+def hugging_face_name(name: str) -> str:
+    """The name in a Hugging Face BERT of our tensor `name`."""
+    for ours, theirs in _TENSORS.items():
+        name = re.sub(ours, theirs, name)
+    return name
+
+
+def hugging_face_config(config: EncoderConfig) -> dict:
+    """The config.json of a Hugging Face `BertForMaskedLM` of this shape."""
+    return {
+        "architectures": ["BertForMaskedLM"],
+        "model_type": "bert",
+        **{theirs: getattr(config, ours) for ours, theirs in _CONFIG.items()},
+        "attention_probs_dropout_prob": config.dropout,
+        "hidden_act": "gelu",
+        "pad_token_id": 0,
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+    }
+
+
+def read_config(config: dict) -> EncoderConfig:
+    """The shape in the config.json of a Hugging Face BERT; raises ValueError for a model that ours is not."""
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ValueError("the configuration does not say what model it is of")
+    if config["model_type"] != "bert":
+        raise ValueError(f"it holds a model of type {config['model_type']!r}: only 'bert' can be read")
+    only = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
+    for name, value in only.items():
+        if config.get(name, value) != value:
+            raise ValueError(f"its {name} is {config[name]!r}: only {value!r} can be read")
+    missing = [theirs for theirs in _CONFIG.values() if theirs not in config]
+    if missing:
+        raise ValueError(f"the configuration does not say {', '.join(missing)}")
+    return EncoderConfig(**{ours: config[theirs] for ours, theirs in _CONFIG.items()})
+
+
+def _fill(model: MaskedLanguageModel, tensors: dict[str, Tensor]) -> MaskedLanguageModel:
+    """Copy the tensors of a Hugging Face BERT into ours, as float32; raises ValueError unless they fit."""
+    # Checkpoints of 2018 call the norms' weight and bias gamma and beta.
+    tensors = {re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name)): t for name, t in tensors.items()}
+    own = model.state_dict()
+    names = {ours: hugging_face_name(ours) for ours in own}
+    missing = [theirs for theirs in names.values() if theirs not in tensors]
+    if missing:
+        raise ValueError(f"the weights lack {len(missing)} of {len(names)} tensors, first {missing[0]}")
+    unknown = {name for name in tensors if name.startswith("bert.encoder.")} - set(names.values())
+    if unknown:
+        raise ValueError(f"the weights hold {min(unknown)}, for which the configuration has no place")
+    for ours, theirs in names.items():
+        found, expected = tuple(tensors[theirs].shape), tuple(own[ours].shape)
+        if found != expected:
+            raise ValueError(f"{theirs} has shape {found}, but the configuration says {expected}")
+        if not torch.isfinite(tensors[theirs]).all():
+            raise ValueError(f"{theirs} holds values that are not finite")
+    model.load_state_dict({ours: tensors[theirs].float() for ours, theirs in names.items()})
+    return model
+
+
+def from_transformers(model: BertForMaskedLM) -> MaskedLanguageModel:
+    """Our model with the weights of a `BertForMaskedLM`; the logits are the same."""
+    ours = _fill(MaskedLanguageModel(read_config(model.config.to_dict())), model.state_dict())
+    return ours.to(model.device).train(model.training)
+
+
+def to_transformers(model: MaskedLanguageModel) -> BertForMaskedLM:
+    """A `BertForMaskedLM` with the weights of ours; the logits are the same."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    theirs = BertForMaskedLM(BertConfig(**hugging_face_config(model.config)))
+    tensors = {hugging_face_name(name): tensor for name, tensor in model.state_dict().items()}
+    tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
+    tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
+    theirs.load_state_dict(tensors)
+    return theirs.to(next(model.parameters()).device).train(model.training)
+
+
+def save_pretrained(
+    model: MaskedLanguageModel, tokenizer: PreTrainedTokenizerFast, folder: str | Path, half: bool = False
+) -> Path:
+    """Write a Hugging Face folder, which `transformers` opens too: configuration, weights and tokenizer.
+
+    With `half`, the weights take two bytes each on disk. Each file is written whole or not at all. Raises
+    ValueError when a weight is not finite or the tokenizer is another model's, OSError when the disk refuses.
+    """
+    folder = Path(folder)
+    dtype = torch.float16 if half else torch.float32
+    tensors = {hugging_face_name(name): t.detach().to("cpu", dtype) for name, t in model.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds values that are not finite as {dtype}: the model was not saved")
+    _check_vocabulary(tokenizer, model.config)
+    save_tokenizer(tokenizer, folder)
+    config = json.dumps(hugging_face_config(model.config), indent=2) + "\n"
+    write_atomically(folder / "config.json", config.encode())
+    write_atomically(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+    return folder
+
+
+def load_pretrained(folder: str | Path) -> tuple[MaskedLanguageModel, PreTrainedTokenizerFast]:
+    """The model, as float32 and in evaluation mode, and the tokenizer in a Hugging Face BERT folder.
+
+    Raises ValueError when a file is missing, damaged, or does not fit the others.
+    """
+    folder = Path(folder)
+    config_file, weights_file = folder / "config.json", folder / "model.safetensors"
+    for file in (config_file, weights_file):
+        if not file.is_file():
+            raise ValueError(f"there is no file {file}: give a folder with a model saved as safetensors")
+    try:
+        config = read_config(json.loads(config_file.read_text(encoding="utf-8")))
+        model = _fill(MaskedLanguageModel(config), load_file(weights_file))
+    except SafetensorError as error:
+        raise ValueError(f"{weights_file} is damaged or cut short ({error}): get it again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{config_file} is damaged ({error}): get it again") from None
+    except ValueError as error:
+        raise ValueError(f"{folder} cannot be used: {error}") from None
+    tokenizer = load_tokenizer(folder)
+    _check_vocabulary(tokenizer, config)
+    return model.eval(), tokenizer
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerFast, config: EncoderConfig) -> None:
+    if len(tokenizer) > config.vocab_size:
+        sizes = f"the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}"
+        raise ValueError(f"{sizes}: they do not belong together")
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the checkpoints that come with the package."""
+    return tuple(sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json")))
+
+
+def load(name: str | Path) -> tuple[MaskedLanguageModel, PreTrainedTokenizerFast]:
+    """The model, in evaluation mode, and the tokenizer called `name`.
+
+    name: a shipped checkpoint; else a folder on this machine; else a BERT of the Hugging Face hub, from its
+    cache or from the network. Raises ValueError when files are damaged; ModelUnavailable, which says what to
+    use instead, when there is no such model. The hub is asked once a process, and for 3 s at most.
+    """
+    name = str(name)
+    folder = CHECKPOINTS / name if name in shipped() else Path(os.path.expanduser(name))
+    if os.path.isdir(folder):
+        return load_pretrained(folder)
+    return load_pretrained(_hub_folder(name))
+
+
+def _instead(name: str) -> str:
+    """What to use when the model `name` cannot be had: the shipped ones, the most similar name first."""
+    names = sorted(shipped(), key=lambda each: -difflib.SequenceMatcher(None, name, each).ratio())
+    return f"load one that comes with the course instead ({', '.join(names) or 'none is in this copy'})"
+
+
+_PATIENCE = 2.0  # seconds after which the hub counts as out of reach
+_refused: dict[str, str] = {}  # why a model or, under "", the whole hub could not be had
+
+
+def _hub_folder(name: str) -> Path:
+    """The folder in the Hugging Face cache that holds the model `name`, downloaded first if it must be."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except ValueError:
+        raise ModelUnavailable(f"there is no model and no folder {name!r}: {_instead(name)}") from None
+    cached = [try_to_load_from_cache(name, file) for file in ("config.json", "model.safetensors")]
+    if all(isinstance(path, str) for path in cached):
+        return Path(cached[-1]).parent
+    if "" not in _refused and name not in _refused:
+        refusal = _ask(name)
+        if refusal is None:
+            try:
+                return _download(name)
+            except Exception as error:  # whatever networks and disks can do
+                refusal = name, f"where it failed ({(str(error).strip() or repr(error)).splitlines()[0]})"
+                if type(error).__name__ in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
+                    refusal = name, "which has no safetensors weights of it"
+        _refused.update([refusal])
+    reason = _refused.get("") or _refused[name]
+    raise ModelUnavailable(f"could not get {name!r} from the Hugging Face hub, {reason}: {_instead(name)}")
+
+
+def _ask(name: str) -> tuple[str, str] | None:
+    """Ask the hub once for the model `name`: None if it has it, else whom that concerns and why not."""
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "", "which HF_HUB_OFFLINE forbids to ask"
+    answers: list[int | Exception] = []
+
+    def ask() -> None:
+        try:  # by hand, since the library's own functions try again and again
+            url, headers = hf_hub_url(name, "config.json"), build_hf_headers()
+            answers.append(get_session().head(url, headers=headers, timeout=2 * _PATIENCE).status_code)
+        except Exception as error:
+            answers.append(error)
+
+    # In a thread, since no time-out limits how long it takes to look up an address.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    match answers:
+        case []:
+            return "", f"which did not answer within {_PATIENCE:.0f} s at {constants.ENDPOINT}"
+        case [401 | 403 | 404]:
+            return name, "which has no open model of that name"
+        case [int(status)] if status >= 400:
+            return "", f"which answered with status {status} at {constants.ENDPOINT}"
+        case [Exception()]:
+            return "", f"which is out of reach at {constants.ENDPOINT}"
+    return None
+
+
+def _download(name: str) -> Path:
+    """Get the files of the hub model `name` into the cache and return their folder."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    # The configuration first: can the model be read at all? The large file last: a cache that has it has all.
+    read_config(json.loads(Path(hf_hub_download(name, "config.json")).read_text(encoding="utf-8")))
+    for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        try:
+            hf_hub_download(name, file)
+        except LocalEntryNotFoundError:  # what the library calls a network that fails
+            raise
+        except EntryNotFoundError:
+            continue  # old models have vocab.txt alone, new ones tokenizer.json alone
+    return Path(hf_hub_download(name, "model.safetensors")).parent
