@@ -1,0 +1,224 @@
+"""The command line, `selfsup COMMAND …`. Thin: what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .models.encoder import EncoderConfig
+    from .training import Recipe
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `selfsup` with these arguments and return its exit status, which is 0 only on success.
+
+    What goes wrong is said in one line on standard error: bad input and full disks with status 1, wrong usage
+    with 2, Ctrl-C with 130.
+    """
+    parser = argparse.ArgumentParser(prog="selfsup", description="Self-supervised learning you can run.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in COMMANDS:
+        add(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        return _fail(f"stopped{options.if_stopped}", 130)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+    except ValueError as error:
+        return _fail(str(error), 1)
+
+
+def _fail(sentence: str, status: int) -> int:
+    print(f"selfsup: {' '.join(sentence.split())}", file=sys.stderr)
+    return status
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """NAME=VALUE as on the command line, the value read as JSON where it is JSON."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _add_pretrain(commands: Any) -> None:
+    about = (
+        "Pre-train a model from scratch and write it as a Hugging Face folder, with its recipe and its log."
+    )
+    parser = commands.add_parser("pretrain", help=about, description=about)
+    parser.set_defaults(run=_pretrain, if_stopped=": --resume goes on from the last checkpoint")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--recipe", metavar="NAME", help="the recipe of a shipped checkpoint, or a JSON file")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR, if any")
+    parser.add_argument("--half", action="store_true", help="store the weights in two bytes each")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, … (default: a GPU if there is one)")
+    changes = parser.add_argument_group("changes to the recipe")
+    for name, kind, meaning in _CHANGES:
+        more = {"type": _pair, "nargs": "+", "metavar": "NAME=VALUE"} if kind is dict else {"type": kind}
+        changes.add_argument(f"--{name}", help=meaning, **{"metavar": kind.__name__.upper(), **more})
+
+
+_CHANGES = (
+    ("objective", str, "how x is split: masking"),
+    ("objective-options", dict, "its rates, such as rate=0.3 whole_word=true"),
+    ("corpus", str, "what to learn from: tinyworld, village or books"),
+    ("corpus-options", dict, "such as seed=1 n=100000"),
+    ("model", dict, "such as layers=4, on top of the recipe's shape"),
+    ("steps", int, "how many batches to learn from"),
+    ("batch-size", int, "sequences in a batch"),
+    ("learning-rate", float, "of embeddings, head, norms and biases"),
+    ("matrix-learning-rate", float, "of the blocks' matrices, by Muon; 0: AdamW for them too"),
+    ("schedule", str, "trapezoid or one-cycle"),
+    ("warmup", float, "share of the steps in which the rates rise"),
+    ("decay", float, "share of the steps in which they fall at the end"),
+    ("weight-decay", float, "how much of each matrix is lost a step, times the learning rate"),
+    ("clip", float, "the largest norm of the gradient"),
+    ("precision", str, "float32 or bfloat16"),
+    ("seed", int, "of everything random"),
+    ("log-every", int, "steps from one line of the log to the next"),
+    ("evaluate-every", int, "steps from one held-out score to the next"),
+    ("evaluation-texts", int, "how many held-out texts are scored (default: all)"),
+    ("checkpoint-every", int, "steps from one checkpoint to the next"),
+)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    """The recipe that was named, or that of the run to resume, with the changes that were asked for."""
+    from .training import Recipe
+
+    recipe, begun = Recipe(), Path(options.output) / "recipe.json"
+    if options.recipe:
+        path = CHECKPOINTS / options.recipe / "recipe.json"
+        path = path if path.is_file() else Path(options.recipe)
+        if not path.is_file():
+            names = sorted(path.parent.name for path in CHECKPOINTS.glob("*/recipe.json"))
+            choice = f"a JSON file or one of {', '.join(names)}" if names else "a JSON file"
+            raise ValueError(f"there is no recipe {options.recipe!r}: give {choice}")
+        recipe = Recipe.from_json(path.read_text(encoding="utf-8"))
+    elif options.resume and begun.is_file():
+        recipe = Recipe.from_json(begun.read_text(encoding="utf-8"))
+    fields = json.loads(recipe.to_json())
+    for name, kind, _ in _CHANGES:
+        name = name.replace("-", "_")
+        given = getattr(options, name)
+        if given is not None:
+            fields[name] = {**fields[name], **dict(given)} if kind is dict else given
+    return Recipe(**fields)
+
+
+def _shape(sizes: dict[str, Any], vocab_size: int) -> EncoderConfig:
+    """The shape that a recipe's `model` describes."""
+    from .models.encoder import SHAPES, EncoderConfig
+
+    sizes = dict(sizes)
+    shape = sizes.pop("shape", None)
+    try:
+        if shape is None:
+            return EncoderConfig(vocab_size=vocab_size, **sizes)
+        return EncoderConfig.named(shape, vocab_size, **sizes)
+    except TypeError as error:
+        why = str(error).replace("EncoderConfig.__init__() ", "")
+        raise ValueError(
+            f"the model has no shape ({why}): give shape={'|'.join(SHAPES)} or its numbers"
+        ) from None
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    recipe, folder = _recipe(options), Path(options.output)
+    import torch
+
+    from .corpora import load_corpus
+    from .models.bert import MaskedLanguageModel
+    from .models.pretrained import save_pretrained
+    from .objectives import load_objective
+    from .training import CHECKPOINT, LOG, Processes, train
+
+    here = Processes.join(options.device)
+    if (folder / LOG).exists() and not options.resume:
+        raise ValueError(f"{folder} already holds a run: --resume goes on with it, or choose another folder")
+    if (folder / "model.safetensors").exists() and not (folder / CHECKPOINT).exists():
+        print(f"{folder} is complete: nothing to do")
+        return 0
+    corpus = load_corpus(recipe.corpus, **recipe.corpus_options)
+    objective = load_objective(recipe.objective, corpus.tokenizer, **recipe.objective_options)
+    if here.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    torch.manual_seed(recipe.seed)
+    model = MaskedLanguageModel(_shape(recipe.model, len(corpus.tokenizer)))
+    told = [] if options.quiet or not here.first or sys.stderr.isatty() else [_tell]
+    history = train(
+        model,
+        objective,
+        corpus,
+        recipe,
+        folder,
+        resume=options.resume,
+        progress=not options.quiet,
+        callbacks=told,
+        device=here.device,
+        judge=load_objective(recipe.objective, corpus.tokenizer),
+    )
+    if here.first:
+        save_pretrained(model, corpus.tokenizer, folder, half=options.half)
+        (folder / CHECKPOINT).unlink()
+        if not told:
+            _tell(model, history.records[-1])
+    here.part()
+    return 0
+
+
+def _tell(_: Any, record: dict[str, float]) -> None:
+    speed = record["tokens"] / record["seconds"]
+    line = f"step {record['step']}: loss {record['loss']:.4f}, {speed:,.0f} tokens/s"
+    if "held_out" in record:
+        line += f", held out {record['held_out']:.4f} ± {record['standard_error']:.4f} nats"
+        line += f", accuracy {record['accuracy']:.1%}"
+    if "floor" in record:
+        line += f", {record['held_out'] - record['floor']:+.4f} from the floor"
+    print(line, flush=True)
+
+
+def _add_bench(commands: Any) -> None:
+    about = "Measure what the course promises, and print ratios with their spread beside each target."
+    parser = commands.add_parser("bench", help=about, description=about)
+    parser.set_defaults(run=_bench, if_stopped=": what was measured so far is in the output file")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="PART", help="pretraining, widget, posterior, book"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds of each comparison (5)")
+    parser.add_argument("--learning-rounds", type=int, default=3, help="rounds of the runs to equal loss (3)")
+    parser.add_argument("--steps", type=int, default=300, help="length of the runs to equal loss (300)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument("--course", type=Path, metavar="DIR", help="the repository (default: where this is)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="(default: _build/bench.json in the course)")
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from . import bench
+
+    course = options.course or bench.COURSE
+    plan = bench.Plan(options.rounds, options.learning_rounds, options.steps, options.quick, course)
+    output = options.output or course / "_build" / "bench.json"
+    bench.run(plan, options.only, output)
+    print(f"All of it is in {output}")
+    return 0
+
+
+COMMANDS = [_add_pretrain, _add_bench]  # a new command is one more function that adds its parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,648 @@
+"""One training loop for every objective and every model.
+
+All that is random at step s follows from (seed, s) alone. So a run that was killed goes on as if it had not
+been, bit for bit, and a run on several processes sees the batches of a run on one, corrupted in the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from .corpora import Corpus, Texts
+from .objectives import IGNORE, Objective
+from .tokenization import begins_word, write_atomically
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a run learns; equal recipes give equal weights on equal machines.
+
+    objective, corpus: names, with `…_options` for their loaders. model: the encoder's shape, by a name that
+    the course knows or in numbers (layers, width, heads, feed_forward, …). batch_size: sequences a step, over
+    all processes. learning_rate: of embeddings, head, norms and biases (AdamW). matrix_learning_rate: of the
+    matrices inside the blocks (Muon); 0 gives them to AdamW too. schedule: "trapezoid" (rise over `warmup`,
+    hold, fall to 0 over `decay`) or "one-cycle" (rise over `warmup`, then fall to 0 along a cosine); both are
+    shares of `steps`. clip: the largest norm of the gradient. precision: "float32" or "bfloat16" (autocast).
+    evaluation_texts: how many held-out texts are scored each time (None: all). The intervals `*_every` count
+    steps. Raises ValueError for values that make no sense.
+    """
+
+    objective: str = "masking"
+    objective_options: dict[str, Any] = field(default_factory=dict)
+    corpus: str = "tinyworld"
+    corpus_options: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=lambda: {"shape": "tinyworld-bert", "dropout": 0.0})
+    steps: int = 1000
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    matrix_learning_rate: float = 0.02
+    schedule: str = "trapezoid"
+    warmup: float = 0.05
+    decay: float = 0.5
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    precision: str = "float32"
+    seed: int = 0
+    log_every: int = 50
+    evaluate_every: int = 500
+    evaluation_texts: int | None = None
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, annotation in type(self).__annotations__.items():
+            value, kind = getattr(self, name), annotation.split("[")[0].split(" ")[0]
+            fits = {
+                "str": isinstance(value, str),
+                "dict": isinstance(value, dict),
+                "float": type(value) in (int, float) and 0 <= value < math.inf,
+                "int": type(value) is int and value >= (0 if name == "seed" else 1),
+            }[kind]
+            if not fits and not (value is None and annotation.endswith("None")):
+                raise ValueError(f"the recipe says {name} = {value!r}, but it takes {_KINDS[kind]}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"the recipe says {name} = {getattr(self, name)!r}: choose {' or '.join(choices)}"
+                )
+        if self.warmup + self.decay > 1:
+            raise ValueError(
+                f"warmup is {self.warmup} and decay {self.decay}, but these shares of a run sum to at most 1"
+            )
+
+    def to_json(self) -> str:
+        """The recipe as JSON, one field a line."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The recipe that `to_json` wrote; fields that are missing take their defaults."""
+        try:
+            fields = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"the recipe is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ValueError(f"the recipe is a JSON {type(fields).__name__}, not an object with fields")
+        known = cls.__annotations__
+        if strange := sorted(set(fields) - set(known)):
+            raise ValueError(f"the recipe has {', '.join(strange)}, none of its fields: {', '.join(known)}")
+        return cls(**fields)
+
+
+_KINDS = {"str": "text", "dict": "a JSON object", "float": "a number from 0", "int": "a whole number from 1"}
+_CHOICES = {"schedule": ("trapezoid", "one-cycle"), "precision": ("float32", "bfloat16")}
+
+
+def learning_rate_share(step: int, recipe: Recipe) -> float:
+    """The share of the full learning rate at `step`, between 0 and 1."""
+    done = step / recipe.steps
+    rise = (step + 1) / max(1.0, recipe.warmup * recipe.steps)
+    if recipe.schedule == "trapezoid":
+        return min(1.0, rise, (1 - done) / max(recipe.decay, 1 / recipe.steps))
+    turn = max(0.0, done - recipe.warmup) / max(1 - recipe.warmup, 1 / recipe.steps)
+    return min(1.0, rise) * (1 + math.cos(math.pi * turn)) / 2
+
+
+class Batches:
+    """Texts as a model reads them: [CLS] text [SEP], padded with [PAD] to the longest of the batch.
+
+    `batches[step]` is (ids, attention_mask), both (size, time) long. With a seed, each epoch is a new shuffle
+    in which texts of like length share a batch, and any step can be asked for. Without, each text comes once,
+    the shortest first. Everything lives on `device` and is gathered there.
+    """
+
+    POOL = 50  # batches that are sorted by length together: little padding, and still a random mixture
+
+    def __init__(self, texts: Texts, tokenizer: Any, size: int, seed: int | None = None, device: Any = "cpu"):
+        if not len(texts):
+            raise ValueError("there are no texts to make batches of")
+        self.size, self.seed, self.epoch, self.device = min(size, len(texts)), seed, None, device
+        self.special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+        self.lengths = np.diff(texts.offsets)
+        self.tokens = torch.as_tensor(np.append(texts.tokens, 0), device=self.device)
+        self.starts = torch.as_tensor(texts.offsets[:-1], device=self.device)
+        self.ends = torch.as_tensor(texts.offsets[1:], device=self.device)
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch; with a seed, the texts left over are left out of this epoch."""
+        return len(self.lengths) // self.size if self.seed is not None else -(-len(self.lengths) // self.size)
+
+    def _start(self, epoch: int) -> None:
+        order = np.argsort(self.lengths, kind="stable")
+        if self.seed is not None:
+            random = np.random.default_rng([self.seed, epoch])
+            order = random.permutation(len(self.lengths))[: len(self) * self.size]
+            pool = np.arange(len(order)) // (self.POOL * self.size)
+            order = order[np.lexsort((self.lengths[order], pool))].reshape(len(self), self.size)
+            order = random.permutation(order).ravel()
+        self.epoch, self.order = epoch, torch.as_tensor(order, device=self.device)
+        per_batch = np.split(self.lengths[order], np.arange(self.size, len(order), self.size))
+        self.longest = [int(lengths.max()) for lengths in per_batch]
+        self.sizes = [int(lengths.sum()) for lengths in per_batch]
+
+    def _locate(self, step: int) -> int:
+        epoch, batch = divmod(step, len(self))
+        if epoch != self.epoch:
+            self._start(epoch)
+        return batch
+
+    def words(self, step: int) -> int:
+        """The number of tokens in batch `step`, special ones not counted."""
+        batch = self._locate(step)
+        return self.sizes[batch]
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        batch = self._locate(step)
+        texts = self.order[batch * self.size : (batch + 1) * self.size]
+        column = torch.arange(self.longest[batch] + 2, device=self.device)
+        place = self.starts[texts, None] + column - 1  # (size, time): where each column's token is among all
+        end = self.ends[texts, None]
+        cls, sep, pad = self.special
+        ids = self.tokens[place.clamp(0, len(self.tokens) - 1)].long()
+        ids = ids.masked_fill(place == end, sep).masked_fill(place > end, pad).masked_fill(column == 0, cls)
+        return ids, (place <= end).long()
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Bring all singular values of each matrix near 1 (0.7 to 1.2), by Newton and Schulz's iteration.
+
+    matrices: (n, rows, columns), each with a scale of its own; dtype: what to compute in. From Jordan et al. 2024,
+    "Muon", which shows that bfloat16 will do.
+    """
+    x = matrices.to(dtype)
+    x = x.mT if x.shape[-2] > x.shape[-1] else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):  # s → 3.4445 s - 4.775 s³ + 2.0315 s⁵ for every singular value s
+        gram = x @ x.mT
+        quintic = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, quintic, x, beta=3.4445)
+    return (x.mT if matrices.shape[-2] > matrices.shape[-1] else x).to(matrices.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised: every direction of a matrix learns at the same speed (Jordan et al. 2024).
+
+    For the matrices inside blocks. Matrices of one shape are updated together, in a few kernels.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ):
+        shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        for matrix in matrices:
+            shapes.setdefault(matrix.shape, []).append(matrix)
+        self.dtype = dtype
+        groups = [{"params": same} for same in shapes.values()]
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Move every matrix by about `lr` in each direction of its gradient's momentum."""
+        for group in self.param_groups:
+            matrices, lr = group["params"], group["lr"]
+            gradient = torch.stack([torch.zeros_like(m) if m.grad is None else m.grad for m in matrices])
+            state = self.state[matrices[0]]  # one stack holds the momentum of the whole group
+            if not state:
+                state["momentum"] = torch.zeros_like(gradient)
+            momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+            update = orthogonalise(
+                gradient.lerp(momentum, group["momentum"]), dtype=self.dtype
+            )  # looks ahead
+            rows, columns = gradient.shape[1:]
+            torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
+            torch._foreach_add_(matrices, list(update.unbind()), alpha=-lr * max(1, rows / columns) ** 0.5)
+
+
+def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the model's blocks, AdamW for everything else."""
+    blocks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    matrices = {p: None for block in blocks for p in block.parameters() if p.ndim == 2}
+    if not recipe.matrix_learning_rate:
+        matrices = {}
+    rest = [p for p in model.parameters() if p not in matrices]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = all(p.device.type in ("cpu", "cuda") for p in rest)
+    optimizers = [torch.optim.AdamW(groups, recipe.learning_rate, betas=(0.9, 0.98), fused=fused)]
+    if matrices:
+        rate, dtype = recipe.matrix_learning_rate, getattr(torch, recipe.precision)
+        optimizers.append(Muon(matrices, rate, weight_decay=recipe.weight_decay, dtype=dtype))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["full_lr"] = group["lr"]
+    return optimizers
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well what was hidden is told: mean cross-entropy in nats with its standard error, and accuracy."""
+
+    loss: float
+    standard_error: float
+    accuracy: float
+    targets: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    objective: Objective,
+    texts: Texts,
+    tokenizer: Any,
+    *,
+    seed: int = 0,
+    batch_size: int = 128,
+) -> Evaluation:
+    """Score `model` at every target of `texts`, in float32, under the same corruption for the same `seed`.
+
+    Raises ValueError when the objective chose no target at all.
+    """
+    device = next(model.parameters()).device
+    batches = Batches(texts, tokenizer, batch_size, device=device)
+    training = model.training
+    model.eval()
+    total = torch.zeros(
+        4, dtype=torch.float64, device=device
+    )  # targets, losses, their squares, right answers
+    for step in range(len(batches)):
+        split = objective.split(*batches[step], torch.Generator(device).manual_seed(_seed(seed, step)))
+        logits = objective.logits(model, split)
+        losses = nn.functional.cross_entropy(logits, split.labels, reduction="none").double()
+        right = (logits.argmax(-1) == split.labels).sum()
+        total += torch.stack([losses.new_tensor(len(losses)), losses.sum(), losses.square().sum(), right])
+    model.train(training)
+    n, loss, square, right = total.tolist()
+    if not n:
+        raise ValueError("the objective chose no target in these texts: give more texts or a higher rate")
+    mean = loss / n
+    return Evaluation(mean, math.sqrt(max(0.0, square / n - mean**2) / n), right / n, int(n))
+
+
+def _seed(*parts: int) -> int:
+    """One well-mixed seed from several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def _autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """Multiply matrices in `precision`."""
+    with ExitStack() as stack:
+        if precision == "bfloat16":
+            stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+            if device.type == "cpu":  # whose fused attention takes four times as long in bfloat16
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one run, as `accelerate launch` or `torchrun` started them, or this one alone."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @classmethod
+    def join(cls, device: Any = None) -> Processes:
+        """Meet the other processes of this launch, if there are any. device: this process's own, if given."""
+        rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if device is None:
+            cuda = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true"
+            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu"
+        try:
+            device = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"cannot compute on the device {device!r}: {reason}") from None
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if count > 1 and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(rank, count, device)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks for all."""
+        return self.rank == 0
+
+    def part(self) -> None:
+        """Leave the other processes, if there are any."""
+        if self.count > 1:
+            torch.distributed.destroy_process_group()
+
+    def share(self, n: int) -> slice:
+        """This process's part of n rows."""
+        return slice(self.rank * n // self.count, (self.rank + 1) * n // self.count)
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes."""
+        if self.count > 1:
+            flat = torch.cat([tensor.flatten() for tensor in tensors])
+            torch.distributed.all_reduce(flat)
+            parts = flat.split([tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def agree(self, model: nn.Module) -> None:
+        """Give every process the first one's weights."""
+        if self.count > 1:
+            for tensor in model.state_dict().values():
+                torch.distributed.broadcast(tensor, 0)
+
+
+@dataclass
+class History:
+    """What a run wrote down: records, one a line of its log.
+
+    A record has step, tokens (seen so far), seconds, loss (nats, mean since the last record) and, where the
+    model was evaluated, held_out (nats), standard_error, accuracy and, where it is known, floor (nats).
+    """
+
+    records: list[dict[str, float]] = field(default_factory=list)
+    path: Path | None = None
+
+    @classmethod
+    def read(cls, path: str | Path, until: float = math.inf) -> History:
+        """The records of a log file up to step `until`; a last line that was torn by a kill is left out."""
+        records = []
+        for line in Path(path).read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return cls([record for record in records if record["step"] <= until])
+
+    def __getitem__(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(steps, values) of the records that hold `name`, such as "loss" or "held_out"."""
+        pairs = [(record["step"], record[name]) for record in self.records if name in record]
+        return np.array([step for step, _ in pairs]), np.array([value for _, value in pairs])
+
+    def write_to(self, path: Path) -> None:
+        """Put the records into a file, and every later one too."""
+        lines = "".join(json.dumps(record) + "\n" for record in self.records)
+        write_atomically(path, lines.encode())
+        self.path = path
+
+    def add(self, record: dict[str, float]) -> None:
+        """Keep a record, in the file too when there is one."""
+        self.records.append(record)
+        if self.path:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+
+
+def _save(folder: Path, recipe: Recipe, model: nn.Module, optimizers: list, now: dict[str, Any]) -> None:
+    state = {"recipe": recipe.to_json(), "model": model.state_dict(), **now}
+    state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
+    buffer = io.BytesIO()  # torch itself would report a full disk as something else
+    torch.save(state, buffer)
+    write_atomically(folder / CHECKPOINT, buffer.getvalue())
+
+
+_DAMAGED = RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError
+
+
+def _restore(folder: Path, recipe: Recipe, model: nn.Module, optimizers: list) -> dict[str, Any]:
+    path, device = folder / CHECKPOINT, next(model.parameters()).device
+    data = path.read_bytes()
+    try:
+        state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        if state["recipe"] != recipe.to_json():
+            raise ValueError("it belongs to another recipe; resume with that one, or choose another folder")
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        return {name: state[name] for name in ("step", "tokens", "seconds", "loss")}
+    except _DAMAGED as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"cannot go on from the checkpoint {path}: {reason}") from None
+
+
+def batch_loss(
+    model: nn.Module,
+    objective: Objective,
+    batch: tuple[Tensor, Tensor],
+    generator: torch.Generator,
+    here: Processes,
+) -> Tensor:
+    """() nats, the mean over the targets of a batch (ids, attention_mask), which is taken apart here.
+
+    With several processes, this one's part of that mean.
+    """
+    split = objective.split(*batch, generator)
+    losses = objective.losses(model, split.rows(here.share(len(split.targets))))
+    return losses.sum() / (split.targets != IGNORE).sum().clamp(min=1)
+
+
+def update(
+    optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor], share: float, clip: float
+) -> None:
+    """Move the parameters against their gradients, at `share` of the full learning rates."""
+    nn.utils.clip_grad_norm_(parameters, clip)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["full_lr"] * share
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    corpus: Corpus,
+    recipe: Recipe,
+    folder: str | Path | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    callbacks: Iterable[Callable[[nn.Module, dict[str, float]], None]] = (),
+    device: Any = None,
+    judge: Objective | None = None,
+) -> History:
+    """Train `model` in place to get x″ from x′ on `corpus`, as `recipe` says.
+
+    judge: the objective by which held-out texts are scored, when runs with different ones are to be compared.
+
+    With a folder, the recipe (recipe.json), the log (log.jsonl) and checkpoints are written there, and
+    `resume` goes on from the last checkpoint. Each callback is given the model and each record. Under
+    `accelerate launch` the processes share every batch, and its mixed precision, if any, is used.
+    """
+    here = Processes.join(device)
+    recipe = _as_launched(recipe, here)
+    model.to(here.device).train()
+    here.agree(model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizers = make_optimizers(model, recipe)
+    batches = Batches(corpus.train, corpus.tokenizer, recipe.batch_size, recipe.seed, here.device)
+    corruption = torch.Generator(here.device)
+    now = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": torch.zeros((), device=here.device)}
+    history, folder, judge = History(), folder and Path(folder), judge or objective
+    floor = corpus.floor if judge.standard else None
+    if folder and resume and (folder / CHECKPOINT).exists():
+        now = _restore(folder, recipe, model, optimizers)
+        history = History.read(folder / LOG, until=now["step"])
+    if folder and here.first:
+        _prepare(folder, recipe, history)
+    started = time.perf_counter() - now["seconds"]
+    outside = torch.random.fork_rng([here.device] if here.device.type == "cuda" else [])
+    with outside, Progress(recipe, now["step"], corpus, floor, progress and here.first) as bar:
+        for step in range(now["step"], recipe.steps):
+            torch.manual_seed(_seed(recipe.seed, step, here.rank + 1))  # dropout has no generator of its own
+            with _autocast(here.device, recipe.precision):
+                corruption.manual_seed(_seed(recipe.seed, step))
+                loss = batch_loss(model, objective, batches[step], corruption, here)
+            loss.backward()
+            here.add_up([p.grad for p in parameters if p.grad is not None])
+            update(optimizers, parameters, learning_rate_share(step, recipe), recipe.clip)
+
+            now["loss"] += loss.detach()  # stays on the device: to ask for its value would stop the queue
+            now["tokens"] += batches.words(step)
+            now["seconds"] = time.perf_counter() - started
+            now["step"] = step + 1
+            bar.advance(batches.words(step))
+            if _due(recipe, now["step"], recipe.log_every, recipe.evaluate_every):
+                here.add_up([now["loss"]])
+                record = {"step": now["step"], "tokens": now["tokens"], "loss": _mean_since(history, now)}
+                record["seconds"] = round(time.perf_counter() - started, 3)
+                if here.first and _due(recipe, now["step"], recipe.evaluate_every):
+                    record |= _held_out(model, judge, corpus, recipe)
+                    record |= {} if floor is None else {"floor": floor}
+                history.add(record)
+                bar.tell(record)
+                for callback in callbacks:
+                    callback(model, record)
+            if folder and here.first and _due(recipe, now["step"], recipe.checkpoint_every):
+                _save(folder, recipe, model, optimizers, now)
+    return history
+
+
+def _due(recipe: Recipe, step: int, *intervals: int) -> bool:
+    return step == recipe.steps or any(step % interval == 0 for interval in intervals)
+
+
+def _as_launched(recipe: Recipe, here: Processes) -> Recipe:
+    """The recipe, with the mixed precision that `accelerate launch` was asked for."""
+    if recipe.batch_size < here.count:
+        raise ValueError(f"a batch of {recipe.batch_size} cannot be shared by {here.count} processes")
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision not in ("no", "bf16"):
+        raise ValueError(f"accelerate was asked for mixed precision {precision!r}: choose no or bf16")
+    return dataclasses.replace(recipe, precision="bfloat16") if precision == "bf16" else recipe
+
+
+def _prepare(folder: Path, recipe: Recipe, history: History) -> None:
+    """Make a folder ready for a run that begins, or goes on after `history`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for torn in folder.glob(f".{CHECKPOINT}.*"):  # what a kill left behind
+        torn.unlink()
+    if not history.records:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    write_atomically(folder / "recipe.json", recipe.to_json().encode())
+    history.write_to(folder / LOG)
+
+
+def _mean_since(history: History, now: dict[str, Any]) -> float:
+    """The mean loss since the last record; its sum starts anew."""
+    last = history.records[-1]["step"] if history.records else 0
+    mean = now["loss"].item() / (now["step"] - last)
+    now["loss"].zero_()
+    if not math.isfinite(mean):
+        raise ValueError(f"the loss is {mean} at step {now['step']}: choose smaller learning rates")
+    return mean
+
+
+def _held_out(model: nn.Module, objective: Objective, corpus: Corpus, recipe: Recipe) -> dict[str, float]:
+    """The part of a record that says how the model does on the texts held out."""
+    texts = corpus.held_out
+    if recipe.evaluation_texts is not None:
+        texts = texts.select(range(min(recipe.evaluation_texts, len(texts))))
+    score = evaluate(model, objective, texts, corpus.tokenizer)
+    return {"held_out": score.loss, "standard_error": score.standard_error, "accuracy": score.accuracy}
+
+
+class Progress:
+    """One line that says how a run goes. A terminal forgets it in the end, a notebook keeps its figures."""
+
+    def __init__(self, recipe: Recipe, done: int, corpus: Corpus, floor: float | None, shown: bool):
+        self.line = _NotebookLine() if shown and _in_notebook() else None
+        self.bar = tqdm(
+            total=recipe.steps,
+            initial=done,
+            disable=not shown or (self.line is None and not sys.stderr.isatty()),
+            leave=False,
+            file=self.line or sys.stderr,
+            bar_format="{percentage:3.0f}% |{bar:20}| step {n_fmt} of {total_fmt}{postfix}, {remaining} left",
+            ncols=110,
+        )
+        self.floor, self.tokens, self.started, self.said = floor, 0, time.perf_counter(), ""
+        self.words = begins_word(corpus.tokenizer)[corpus.train.tokens].mean()  # for each token
+
+    def advance(self, tokens: int) -> None:
+        """One step more, over so many tokens."""
+        self.tokens += tokens
+        self.bar.update()
+
+    def tell(self, record: dict[str, float]) -> None:
+        """Say the newest loss, how far it is from the floor, and the speed."""
+        loss = record.get("held_out", record["loss"])
+        above = "" if self.floor is None else f" ({loss - self.floor:+.3f} from the floor)"
+        speed = self.tokens * self.words / (time.perf_counter() - self.started)
+        self.said = f"loss {loss:.3f} nats{above}, {speed:,.0f} words/s"
+        self.bar.set_postfix_str(self.said, refresh=False)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.close()
+        if self.line:
+            elapsed = time.perf_counter() - self.started
+            self.line.write(f"{self.bar.n} of {self.bar.total} steps in {elapsed:.0f} s: {self.said}")
+
+
+class _NotebookLine:
+    """A file that shows in a notebook's output the last line written to it."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self.output = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.output.update({"text/plain": text.strip()}, raw=True)
+
+    def flush(self) -> None:
+        """Everything written is shown at once."""
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
