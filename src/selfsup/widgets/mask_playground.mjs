@@ -1,0 +1,424 @@
+// MaskPlayground's user interface. In a notebook the kernel answers; on a page of the site, the engine in the browser.
+// Everything shown is a trait: the question (sentence, touched, model_name, top) and the answer to it.
+
+const QUESTION = ["sentence", "touched", "model_name", "top"];
+const KINDS = { mask: "[MASK]", random: "random word", unchanged: "unchanged" };
+const TINY = "tinyworld-bert"; // the model with a truth beside it
+const LONGEST_LINK = 1000;
+const SILENT_KERNEL = "The kernel has not answered: is it busy, or was it restarted? Run the cell again.";
+const ROOT = document.documentElement.dataset.content_root; // only the site's pages have one
+
+/** Asks the models of this site in a worker, or on the page where there are no workers. */
+function createEngine() {
+  const root = new URL(ROOT || "./", document.baseURI);
+  const address = (path) => new URL(path.startsWith("assets/") ? path : `assets/${path}`, root).href;
+  const waiting = new Map();
+  let manifest, backend, number = 0;
+
+  async function assetsOf(name) {
+    manifest ??= fetch(address("manifest.json")).then((response) => {
+      if (!response.ok) throw new Error(`could not fetch the list of models (${response.status})`);
+      return response.json();
+    });
+    const files = await manifest.catch((error) => { manifest = null; throw error; });
+    if (!files[name]) throw new Error(`this site has no model ${name}`);
+    const { config, weights, tokenizer } = files[name];
+    const assets = { engine: files["engine.mjs"], config, weights, tokenizer };
+    if (name === TINY) Object.assign(assets, { world: files["world.json"], tinyworld: files["tinyworld.mjs"] });
+    for (const key of Object.keys(assets)) assets[key] = assets[key] && address(assets[key]);
+    return { assets, code: address(files["worker.mjs"]) };
+  }
+
+  function start(code) {
+    const inPage = async (request) => (await import(code)).handle(request);
+    let worker;
+    try { worker = new Worker(code, { type: "module" }); } catch { return inPage; }
+    let works = false;
+    worker.onmessage = ({ data }) => {
+      works = true;
+      const { resolve, reject } = waiting.get(data.number) ?? {};
+      waiting.delete(data.number);
+      if (data.error) reject?.(new Error(data.error)); else resolve?.(data.answer);
+    };
+    worker.onerror = (event) => {
+      event.preventDefault();
+      if (!works) backend = inPage; // this browser runs no module workers
+      for (const { request, resolve, reject } of waiting.values()) inPage(request).then(resolve, reject);
+      waiting.clear();
+    };
+    return (request) => new Promise((resolve, reject) => {
+      waiting.set(++number, { request, resolve, reject });
+      worker.postMessage({ number, ...request });
+    });
+  }
+
+  return async function ask(name, question) {
+    const { assets, code } = await assetsOf(name);
+    backend ??= start(code);
+    return backend({ assets, question });
+  };
+}
+
+export function writeLink(anchor, { sentence, touched, model_name }) {
+  const mark = { mask: "m", unchanged: "u" };
+  const codes = touched.map(({ position, kind, seed = 0, word }) =>
+    position + (mark[kind] ?? (word === undefined ? `r${seed}` : `w${encodeURIComponent(word)}`)));
+  const fields = { w: anchor, m: model_name, s: sentence.slice(0, LONGEST_LINK), t: codes.join(" ") };
+  return `#${new URLSearchParams(fields)}`;
+}
+
+/** The question in a fragment; null when it is not for this widget; throws when it cannot be read. */
+export function readLink(fragment, anchor, names) {
+  const fields = new URLSearchParams(fragment.replace(/^#/, ""));
+  if (fields.get("w") !== anchor) return null;
+  const unreadable = new Error("The link's state could not be read, so the page shows its own.");
+  const [sentence, model_name, codes] = ["s", "m", "t"].map((name) => fields.get(name) ?? "");
+  if (!names.includes(model_name) || sentence.length > LONGEST_LINK) throw unreadable;
+  const touched = codes.split(" ").filter(Boolean).map((code) => {
+    const match = /^(\d{1,3})(?:(m)|(u)|r(\d{1,5})|w([^ ]{1,300}))$/.exec(code);
+    if (!match || Number(match[4] ?? 0) > 65535) throw unreadable;
+    const position = Number(match[1]);
+    if (match[2]) return { position, kind: "mask" };
+    if (match[3]) return { position, kind: "unchanged" };
+    if (match[4] !== undefined) return { position, kind: "random", seed: Number(match[4]) };
+    try {
+      return { position, kind: "random", word: decodeURIComponent(match[5]).slice(0, 100) };
+    } catch {
+      throw unreadable;
+    }
+  });
+  return { sentence, model_name, touched };
+}
+
+/** An element; text is only ever text. */
+function make(tag, traits = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(traits)) {
+    if (name === "class") node.className = value;
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value != null) node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+const clip = (word, length = 24) => {
+  const letters = Array.from(word);
+  return letters.length > length ? `${letters.slice(0, length).join("")}…` : word;
+};
+const percent = (p) => (p >= 0.995 || p === 0 ? `${Math.round(p * 100)}%` : p < 0.001 ? "<0.1%"
+  : `${(p * 100).toFixed(p < 0.0995 ? 1 : 0)}%`);
+const nats = (loss) => loss.toFixed(2);
+const rough = (text) => text.match(/[\p{L}\p{N}\p{M}]+|[^\s\p{L}\p{N}\p{M}]/gu) ?? [];
+
+function choice(legend, name, options, onpick) {
+  const group = make("div", { class: "ss-options" });
+  for (const [value, label] of Object.entries(options)) {
+    const input = make("input", { type: "radio", name, value, onchange: () => onpick(value) });
+    group.append(make("label", {}, input, make("span", {}, label)));
+  }
+  return make("fieldset", { class: "ss-choice" }, make("legend", {}, legend), group);
+}
+
+function check(group, value) {
+  for (const input of group.querySelectorAll("input")) input.checked = input.value === value;
+}
+
+/** One hidden token: the model's bars above the truth's, the real word marked, its cross-entropy below. */
+function card(word, prediction, truth, top) {
+  const { real, piece } = prediction;
+  const exactly = new Map(truth?.top ?? []);
+  const rows = prediction.top.map(([token, p]) => ({ token, p, q: exactly.get(token) }));
+  rows.sort((a, b) => Math.max(b.p, b.q ?? 0) - Math.max(a.p, a.q ?? 0));
+  const shown = rows.filter(({ token }, index) => index < top + 1 || token === real);
+  const title = make("p", { class: "ss-title" });
+  const name = real ?? clip(word.text);
+  title.append(make("span", { class: "ss-hidden-text" }, "x″ ", make("bdi", {}, clip(name))));
+  const how = {
+    mask: "hidden by [MASK]",
+    random: `the model sees “${clip(word.seen[piece] ?? "")}”`,
+    unchanged: "left unchanged",
+  };
+  title.append(make("span", { class: "ss-small" }, ` ${word.given ? "a [MASK] of your own" : how[word.kind]}`));
+  const body = make("tbody");
+  for (const { token, p, q } of shown) {
+    const bar = (kind, value) => {
+      const node = make("span", { class: `ss-bar ss-bar-${kind}` });
+      node.hidden = value === 0;
+      node.style.width = `${Math.min(100, Math.max(0, value * 100))}%`;
+      return node;
+    };
+    const number = (kind, label, value) => make("span", { class: `ss-number ss-${kind}-text` },
+      make("span", { class: "ss-for-readers" }, `${label} `), percent(value));
+    const bars = make("td", { "aria-hidden": "true" }, bar("model", p));
+    const numbers = make("td", {}, number("model", "model", p));
+    if (q !== undefined) { bars.append(bar("truth", q)); numbers.append(number("truth", ", exact", q)); }
+    const label = make("th", { scope: "row", title: token }, make("bdi", {}, clip(token)));
+    if (token === real) label.prepend("▸ ");
+    body.append(make("tr", { class: token === real ? "ss-real" : "" }, label, bars, numbers));
+  }
+  const loss = make("p", { class: "ss-loss" });
+  if (real === null) loss.append("No real word that the model knows, so no cross-entropy.");
+  else {
+    loss.append("−ln p(", make("bdi", { class: "ss-hidden-text" }, clip(real)), ") = ",
+      make("span", { class: "ss-model-text" }, prediction.loss === null ? "∞" : nats(prediction.loss)));
+    if (truth) {
+      loss.append(", exact ", make("span", { class: "ss-truth-text" }, truth.loss === null ? "∞" : nats(truth.loss)));
+    }
+    loss.append(" nats");
+  }
+  const table = make("table", { class: "ss-bars", "aria-label": `Predictions for ${clip(name)}` }, body);
+  return make("div", { class: "ss-card" }, title, table, loss);
+}
+
+let views = 0;
+
+function render({ model, el }) {
+  const view = ++views;
+  const choices = model.get("choices");
+  const shippedHere = (name) => choices.find((one) => one.name === name)?.shipped;
+  const onPage = ROOT !== undefined;
+  const alive = !onPage || shippedHere(model.get("model_name"));
+  const offered = choices.filter(({ shipped }) => shipped || !onPage);
+  const names = offered.map(({ name }) => name);
+  const labels = Object.fromEntries(offered.map(({ name, label }) => [name, label]));
+  const ask = onPage ? (globalThis[Symbol.for("selfsup.engine")] ??= createEngine()) : null;
+  const question = () => Object.fromEntries(QUESTION.map((name) => [name, model.get(name)]));
+  const initial = question();
+  let brush = "mask", asked = 0, patience, typing, speaking, gone = false;
+
+  // The document.
+  const words = make("ul", { class: "ss-words", dir: "auto", "aria-label": "The sentence: touch a word to hide it" });
+  const note = make("p", { class: "ss-note", role: "status", hidden: true });
+  const sum = make("p", { class: "ss-sum" });
+  const told = make("p", { class: "ss-small ss-told" });
+  const cards = make("div", { class: "ss-cards" });
+  const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
+  const key = (colour, label) => {
+    const swatch = make("span", { class: "ss-key", "aria-hidden": "true" });
+    swatch.style.background = `var(--${colour})`;
+    return make("span", { class: "ss-small" }, swatch, label);
+  };
+  const truthKey = key("truth", "exact truth");
+  const legend = make("div", { class: "ss-row ss-legend" }, key("seen", "x′ what the model sees"),
+    key("hidden", "x″ what is hidden from it"), key("model", "the model"), truthKey);
+  const field = make("input", { type: "text", dir: "auto", id: `ss-text-${view}`, maxlength: 10000, autocomplete: "off",
+    autocapitalize: "off", spellcheck: "false", placeholder: "type a sentence", oninput: () => {
+      clearTimeout(typing);
+      typing = setTimeout(() => type(field.value), 150);
+    } });
+  const models = choice("Model", `ss-model-${view}`, labels, pickModel);
+  const brushes = choice("A touched word becomes", `ss-brush-${view}`, KINDS, (kind) => { brush = kind; });
+  check(brushes, brush);
+  const button = (label, onclick) => make("button", { type: "button", onclick }, label);
+  const buttons = make("div", { class: "ss-buttons" }, button("Mask 15%", maskSome),
+    make("button", { type: "button", "aria-label": "Another sentence", onclick: another }, "Another"),
+    button("Reset", () => set(initial)));
+  if (onPage) buttons.append(button("Copy link", copyLink));
+  models.hidden = names.length < 2;
+  const fieldLabel = make("label", { for: field.id, class: "ss-small" }, "Your own sentence");
+  const controls = [
+    make("div", { class: "ss-row ss-spread" }, models, brushes),
+    make("div", { class: "ss-row ss-last" }, make("div", { class: "ss-own" }, fieldLabel, field), buttons),
+  ];
+  const root = make("section", { class: "selfsup ss-playground", "aria-label": "Mask playground" });
+  root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys typed here are not commands
+  root.append(...(alive ? controls : []), words, note, sum, told, legend, cards, spoken);
+  el.replaceChildren(root);
+
+  // Asking.
+  function set(changes) {
+    for (const [name, value] of Object.entries(changes)) model.set(name, value);
+    try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
+    if (!onPage) {
+      root.setAttribute("aria-busy", "true");
+      clearTimeout(patience);
+      patience = setTimeout(() => say(SILENT_KERNEL), 5000);
+    }
+  }
+
+  async function askEngine() {
+    const number = ++asked;
+    await Promise.resolve(); // traits that change together are one question
+    if (number !== asked || gone) return;
+    root.setAttribute("aria-busy", "true");
+    let answer;
+    try {
+      answer = await ask(model.get("model_name"), question());
+    } catch (error) {
+      answer = { note: `The model cannot answer: ${error.message}.` };
+    }
+    if (number !== asked || gone) return;
+    for (const [name, value] of Object.entries(answer)) model.set(name, value);
+    model.set("answered", model.get("answered") + 1);
+    try { model.save_changes(); } catch { /* as above */ }
+  }
+
+  const warm = () => { if (onPage && alive) ask(model.get("model_name"), null).catch(() => {}); };
+
+  function touch(position) {
+    const touched = model.get("touched");
+    const before = touched.find((one) => one.position === position);
+    const others = touched.filter((one) => one !== before);
+    const now = { position, kind: brush };
+    if (brush === "random") now.seed = Math.floor(Math.random() * 65536);
+    set({ touched: before?.kind === brush ? others : [...others, now].sort((a, b) => a.position - b.position) });
+  }
+
+  function maskSome() {
+    const free = model.get("words").flatMap(({ given }, position) => (given ? [] : [position]));
+    const chosen = free.filter(() => Math.random() < 0.15);
+    if (!chosen.length && free.length) chosen.push(free[Math.floor(Math.random() * free.length)]);
+    set({ touched: chosen.map((position) => ({ position, kind: "mask" })) });
+  }
+
+  function type(sentence) {
+    const [before, after] = [rough(model.get("sentence")), rough(sentence)];
+    const same = before.findIndex((word, at) => word !== after[at]);
+    const kept = same < 0 ? before.length : same;
+    set({ sentence, touched: model.get("touched").filter(({ position }) => position < kept) });
+  }
+
+  const example = ([sentence, position]) => ({ sentence, touched: [{ position, kind: "mask" }] });
+
+  function another() {
+    const examples = model.get("examples")[model.get("model_name")];
+    const now = examples.findIndex(([sentence]) => sentence === model.get("sentence"));
+    set(example(examples[(now + 1) % examples.length]));
+  }
+
+  function pickModel(name) {
+    const examples = model.get("examples");
+    const sentence = model.get("sentence");
+    const own = !Object.values(examples).flat().some(([known]) => known === sentence);
+    set({ model_name: name, ...(own ? {} : example(examples[name][0])) });
+  }
+
+  async function copyLink() {
+    const link = writeLink(model.get("anchor"), question());
+    history.replaceState(history.state, "", link);
+    try {
+      await navigator.clipboard.writeText(location.href);
+      spoken.textContent = "";
+      say("The link to this very state is copied.");
+    } catch {
+      say("The address bar now holds the link to this very state.");
+    }
+  }
+
+  // Showing.
+  function say(text) {
+    note.textContent = text;
+    note.hidden = !text;
+  }
+
+  function showWords() {
+    const list = model.get("words");
+    const touched = new Map(model.get("touched").map((one) => [one.position, one]));
+    while (words.children.length > list.length) words.lastChild.remove();
+    list.forEach((word, position) => {
+      const kind = word.given ? "mask" : touched.get(position)?.kind ?? "";
+      const seen = kind === "mask" ? word.pieces.map(() => "[MASK]") : kind === word.kind ? word.seen : word.pieces;
+      const split = word.pieces.length > 1;
+      const shown = kind === "mask" || kind === "random" ? seen.join(" ") : word.text;
+      const tag = alive && !word.given ? "BUTTON" : "SPAN";
+      let item = words.children[position];
+      if (item?.firstChild.tagName !== tag) {
+        const traits = tag === "BUTTON" ? { type: "button", onclick: () => touch(position) } : {};
+        const fresh = make("li", {}, make(tag.toLowerCase(), traits));
+        if (item) item.replaceWith(fresh); else words.append(fresh);
+        item = fresh;
+      }
+      const box = item.firstChild;
+      box.className = `ss-word${kind ? " ss-touched" : ""}${/^\p{P}$/u.test(word.text) ? " ss-mark" : ""}`;
+      if (tag === "BUTTON") {
+        box.setAttribute("aria-pressed", String(Boolean(kind)));
+        const as = { mask: "hidden by [MASK]", random: `the model sees ${shown}`, unchanged: "left unchanged" };
+        box.setAttribute("aria-label", clip(word.text, 40) + (kind ? `, ${as[kind]}` : ""));
+      }
+      const under = word.given || !(kind || split) ? "" : clip(split ? word.pieces.join(" ") : word.text, 48);
+      box.replaceChildren(
+        make("span", { class: `ss-seen${kind === "mask" ? " ss-token" : ""}` }, make("bdi", {}, clip(shown))),
+        make("span", { class: "ss-under" }, make("bdi", {}, under)),
+        make("span", { class: "ss-wide", "aria-hidden": "true" }, clip(word.text)),
+      );
+    });
+  }
+
+  function showAnswer() {
+    clearTimeout(patience);
+    root.removeAttribute("aria-busy");
+    const [list, predictions, truth] = ["words", "predictions", "truth"].map((name) => model.get(name));
+    say(model.get("note"));
+    truthKey.hidden = !truth.length;
+    const top = model.get("top");
+    cards.replaceChildren(...predictions.map((one, index) => card(list[one.position], one, truth[index], top)));
+    const [loss, floor] = [model.get("cross_entropy"), model.get("floor")];
+    sum.replaceChildren();
+    if (loss === null) {
+      if (list.length && !predictions.length) sum.append("Touch a word: the model says what could stand there.");
+    } else {
+      const count = predictions.filter((one) => one.real !== null).length;
+      sum.append("Cross-entropy of the real ", count > 1 ? `words, mean of ${count}: ` : "word: ",
+        make("b", { class: "ss-model-text" }, `model ${nats(loss)}`));
+      if (floor !== null) sum.append(", ", make("b", { class: "ss-truth-text" }, `exact ${nats(floor)}`));
+      sum.append(" nats");
+    }
+    const unseen = truth.length && list.some(({ kind }) => kind === "random" || kind === "unchanged");
+    told.textContent = unseen ? "The exact truth is told which words were touched; the model is not." : "";
+    told.hidden = !unseen;
+    clearTimeout(speaking);
+    speaking = setTimeout(() => { spoken.textContent = speech(list, predictions, truth); }, 250);
+  }
+
+  function speech(list, predictions, truth) {
+    const best = ({ top: rows }) => rows.slice(0, 2).map(([token, p]) => `${token} ${percent(p)}`).join(", ");
+    const parts = predictions.slice(0, 3).map((one, index) => {
+      const exactly = truth[index] ? `; exact, ${best(truth[index])}` : "";
+      return `For ${clip(one.real ?? list[one.position].text)} the model says ${best(one)}${exactly}.`;
+    });
+    if (predictions.length > 3) parts.push(`And ${predictions.length - 3} more.`);
+    return parts.join(" ");
+  }
+
+  function showQuestion() {
+    if (document.activeElement !== field) field.value = model.get("sentence");
+    check(models, model.get("model_name"));
+    showWords();
+  }
+
+  const followLink = () => {
+    try {
+      const found = readLink(location.hash, model.get("anchor"), names);
+      if (!found) return;
+      set(found);
+      root.scrollIntoView({ block: "start" });
+    } catch (error) {
+      say(error.message);
+    }
+  };
+
+  const changed = () => { showQuestion(); if (onPage && alive) askEngine(); };
+  const answered = () => { showQuestion(); showAnswer(); };
+  const noted = () => say(model.get("note"));
+  for (const name of QUESTION) model.on(`change:${name}`, changed);
+  model.on("change:answered", answered);
+  model.on("change:note", noted);
+  answered();
+  if (onPage && alive) {
+    for (const event of ["pointerdown", "keydown", "focusin"]) root.addEventListener(event, warm, { once: true });
+    window.addEventListener("hashchange", followLink);
+    followLink();
+  }
+  return () => {
+    gone = true;
+    for (const timer of [patience, typing, speaking]) clearTimeout(timer);
+    window.removeEventListener("hashchange", followLink);
+    for (const name of QUESTION) model.off(`change:${name}`, changed);
+    model.off("change:answered", answered);
+    model.off("change:note", noted);
+  };
+}
+
+export default { render };

@@ -1,0 +1,228 @@
+// The exact truth of Tinyworld in the page: the same forward-backward as selfsup/corpora/tinyworld/automaton.py,
+// for seen and masked tokens, over the same compiled grammar (world.json).
+//
+// A place is (state, valuation). A valuation holds one bit mask a register: the values that the register may still
+// have. An observed token (or a guard) splits the mask; a masked token leaves it alone. Equal valuations are one object.
+
+const SPECIAL = 5; // [PAD] [UNK] [CLS] [SEP] [MASK] come before the words
+const END = 3;     // [SEP]: where the text ends
+
+export class Impossible extends Error {
+  constructor(position, word, reason) {
+    super("impossible in Tinyworld: " + (reason ?? (word === null
+      ? "the text stops in the middle of a sentence" : `'${word}' (token ${position + 1}) cannot stand here`)));
+    Object.assign(this, { name: "Impossible", position, word });
+  }
+}
+
+export function loadLanguage(json) {
+  return new Language(json);
+}
+
+class Language {
+  constructor({ words, registers, distributions, views, guards, states, edges, begin, anywhere, ends, whole, run }) {
+    this.words = words;
+    this.index = new Map(words.map((word, i) => [word, i]));
+    this.priors = registers.map((register) => register.prior);
+    this.perSentence = registers.flatMap((register, i) => (register.scope === "sentence" ? [i] : []));
+    this.known = new Map();
+    this.everything = this.#valuation(this.priors.map((prior) => (1n << BigInt(prior.length)) - 1n));
+    this.guards = guards.map((guard) => guard.map(([register, mask]) => [register, BigInt(mask)]));
+    // what a state emits: a map word -> probability (no register), or through a view, value by value
+    const spread = distributions.map(([ids, p]) => new Map(ids.map((id, i) => [id, p[i]])));
+    this.plain = states.distribution.map((d) => (d < 0 ? null : spread[d]));
+    this.view = states.view.map((v) => (v < 0 ? null : v));
+    this.views = views.map(([register, options]) => {
+      const levels = new Map(); // word -> [[P(word | value), mask of those values], ...]
+      options.forEach((d, value) => spread[d].forEach((p, word) => {
+        const masks = levels.get(word) ?? new Map();
+        masks.set(p, (masks.get(p) ?? 0n) | (1n << BigInt(value)));
+        levels.set(word, masks);
+      }));
+      return { register, options: options.map((d) => spread[d]), levels };
+    });
+    // edges by source; the last source is the beginning of a text
+    this.start = states.view.length;
+    this.final = new Map(ends[0].map((state, i) => [state, ends[1][i] + (1 - ends[1][i]) * run]));
+    this.edges = Array.from({ length: this.start + 1 }, () => []);
+    const add = (source, target, weight, guard) => this.edges[source].push({ target, weight, guard });
+    edges[0].forEach((source, i) =>
+      add(source, edges[1][i], edges[2][i] * (this.final.has(source) ? 1 - run : 1), edges[3][i]));
+    [[begin, whole], [anywhere, 1 - whole]].forEach(([[target, weight, guard], share]) =>
+      target.forEach((state, i) => add(this.start, state, weight[i] * share, guard[i])));
+  }
+
+  /** The tokens that are not words of this language. */
+  unknown(tokens) {
+    return tokens.filter((token) => token !== "[MASK]" && !this.index.has(token));
+  }
+
+  /** P(token | the rest) at each masked position: an array of Float64Array over token ids. Throws Impossible. */
+  posterior(tokens, masked) {
+    if (!tokens.length) throw new Error("the text is empty: give at least one sentence");
+    const layers = this.#forward(tokens, new Set(masked));
+    const read = new Set(); // registers that a masked token reads: their value is followed backwards
+    for (const t of masked) for (const place of layers[t]) if (this.view[place.state] !== null) read.add(this.views[this.view[place.state]].register);
+    const answers = new Map();
+    for (let t = tokens.length - 1; t >= 0; t--) {
+      for (const place of layers[t]) this.#future(place, t === tokens.length - 1, read);
+      if (masked.includes(t)) answers.set(t, this.#token(layers[t]));
+    }
+    if (!(layers.at(-1).reduce((sum, place) => sum + place.mass * place.future, 0) > 0)) throw new Impossible(tokens.length, null);
+    return masked.map((t) => normalised(answers.get(t)));
+  }
+
+  /** P(next token | prefix), a Float64Array over token ids; [SEP] has the probability that the text ends here. */
+  nextWord(prefix) {
+    const last = prefix.length ? this.#forward(prefix, new Set()).at(-1) : [this.#beginning()];
+    const answer = new Float64Array(this.words.length + SPECIAL);
+    for (const place of last) {
+      answer[END] += place.mass * (this.final.get(place.state) ?? 0);
+      for (const [state, valuation, weight] of this.#moves(place)) this.#emit(answer, state, place.mass * weight, (register) => this.#values(valuation, register));
+    }
+    return answer;
+  }
+
+  /** log P(text) in nats; [MASK] is summed over. Throws Impossible. */
+  logProb(tokens) {
+    const masked = new Set(tokens.flatMap((token, i) => (token === "[MASK]" ? [i] : [])));
+    const layers = this.#forward(tokens, masked);
+    const end = layers.at(-1).reduce((sum, place) => sum + place.mass * (this.final.get(place.state) ?? 0), 0);
+    if (!(end > 0)) throw new Impossible(tokens.length, null);
+    return layers.reduce((sum, layer) => sum + Math.log(layer.scale), Math.log(end));
+  }
+
+  #beginning() {
+    return { state: this.start, valuation: this.everything, mass: 1, out: [] };
+  }
+
+  /** The places alive after each token, each layer scaled to mass 1. */
+  #forward(tokens, masked) {
+    if (this.known.size > 50000) { // what is remembered may be forgotten between two questions
+      this.known.clear();
+      this.everything = this.#valuation(this.everything.masks);
+    }
+    let layer = [this.#beginning()];
+    return tokens.map((token, t) => {
+      const hidden = masked.has(t) || token === "[MASK]", word = this.index.get(token);
+      if (!hidden && word === undefined) throw new Impossible(t, token, `'${token}' (token ${t + 1}) is not one of its words`);
+      const next = new Map();
+      for (const place of layer) {
+        for (const [state, before, weight] of this.#moves(place)) {
+          for (const [valuation, chance] of hidden ? [[before, 1]] : this.#read(state, before, word)) {
+            const key = state * 2 ** 32 + valuation.number;
+            let target = next.get(key);
+            if (!target) next.set(key, (target = { state, valuation, mass: 0, out: [] }));
+            target.mass += place.mass * weight * chance;
+            place.out.push([target, weight * chance]);
+          }
+        }
+      }
+      layer = [...next.values()];
+      layer.scale = layer.reduce((sum, place) => sum + place.mass, 0);
+      if (!(layer.scale > 0)) throw new Impossible(t, token);
+      for (const place of layer) place.mass /= layer.scale;
+      return layer;
+    });
+  }
+
+  /** [state, valuation, weight] of every edge out of a place whose guard lets it through. */
+  * #moves({ state, valuation }) {
+    if (this.final.has(state)) {
+      valuation.fresh ??= this.#valuation(valuation.masks.map((mask, register) =>
+        (this.perSentence.includes(register) ? this.everything.masks[register] : mask)));
+      valuation = valuation.fresh;
+    }
+    for (const { target, weight, guard } of this.edges[state]) {
+      let here = valuation, chance = weight;
+      for (const [register, mask] of guard < 0 ? [] : this.guards[guard]) {
+        const narrowed = here && this.#narrow(here, register, mask);
+        [here, chance] = narrowed ? [narrowed[0], chance * narrowed[1]] : [null, 0];
+      }
+      if (here) yield [target, here, chance];
+    }
+  }
+
+  /** [valuation, P(word | state, valuation)] for each way to tell the register's values apart. */
+  #read(state, valuation, word) {
+    if (this.view[state] === null) {
+      const p = this.plain[state].get(word);
+      return p ? [[valuation, p]] : [];
+    }
+    const { register, levels } = this.views[this.view[state]];
+    return [...(levels.get(word) ?? [])].flatMap(([p, mask]) => {
+      const narrowed = this.#narrow(valuation, register, mask);
+      return narrowed ? [[narrowed[0], narrowed[1] * p]] : [];
+    });
+  }
+
+  #valuation(masks) {
+    const key = masks.join();
+    if (!this.known.has(key)) this.known.set(key, { masks, number: this.known.size, narrowed: masks.map(() => new Map()), given: [] });
+    return this.known.get(key);
+  }
+
+  /** Keep only the values in the mask: [valuation, probability of that], or null. */
+  #narrow(valuation, register, mask) {
+    const memory = valuation.narrowed[register];
+    if (!memory.has(mask)) {
+      const old = valuation.masks[register], kept = old & mask;
+      memory.set(mask, kept === 0n ? null : kept === old ? [valuation, 1]
+        : [this.#valuation(valuation.masks.with(register, kept)), this.#share(register, kept) / this.#share(register, old)]);
+    }
+    return memory.get(mask);
+  }
+
+  #share(register, mask) {
+    return this.priors[register].reduce((sum, p, value) => sum + ((mask >> BigInt(value)) & 1n ? p : 0), 0);
+  }
+
+  /** P(value | valuation) of one register. */
+  #values(valuation, register) {
+    return (valuation.given[register] ??= (() => {
+      const mask = valuation.masks[register], total = this.#share(register, mask);
+      return this.priors[register].map((p, value) => ((mask >> BigInt(value)) & 1n ? p / total : 0));
+    })());
+  }
+
+  /** place.future: P(what follows | place); place.split: the same, split by the value of each register in `read`. */
+  #future(place, last, read) {
+    const end = last ? this.final.get(place.state) ?? 0 : 0;
+    place.future = end + place.out.reduce((sum, [target, weight]) => sum + weight * target.future, 0);
+    place.split = new Map();
+    for (const register of read) {
+      const forgets = last || (this.final.has(place.state) && this.perSentence.includes(register));
+      const split = forgets ? this.#values(place.valuation, register).map((p) => p * place.future)
+        : new Array(this.priors[register].length).fill(0);
+      if (!forgets) for (const [target, weight] of place.out) target.split.get(register).forEach((p, value) => { split[value] += weight * p; });
+      place.split.set(register, split);
+    }
+    place.out = [];
+  }
+
+  #token(layer) {
+    const answer = new Float64Array(this.words.length + SPECIAL);
+    for (const place of layer) {
+      if (this.view[place.state] === null) this.#emit(answer, place.state, place.mass * place.future);
+      else this.#emit(answer, place.state, place.mass, (register) => place.split.get(register));
+    }
+    return answer;
+  }
+
+  /** Add weight * P(word | state) to `answer`, the register's values weighted by `values(register)`. */
+  #emit(answer, state, weight, values) {
+    if (this.view[state] === null) {
+      this.plain[state].forEach((p, word) => { answer[word + SPECIAL] += weight * p; });
+      return;
+    }
+    const { register, options } = this.views[this.view[state]];
+    values(register).forEach((share, value) => {
+      if (share) options[value].forEach((p, word) => { answer[word + SPECIAL] += weight * share * p; });
+    });
+  }
+}
+
+function normalised(answer) {
+  const total = answer.reduce((sum, p) => sum + p, 0);
+  return answer.map((p) => p / total);
+}

@@ -1,0 +1,189 @@
+// Answers a MaskPlayground's question with the engine, away from the page's own thread.
+// The kernel answers the same questions with the same words: `answer` here mirrors `answer` in __init__.py.
+
+export const MOST_WORDS = 64;
+const SEED_STEP = 7919, PIECE_STEP = 104729;
+
+/** What the model sees for one touched word: [MASK]s, random tokens (fixed by the seed), or the word itself. */
+function corrupt(ids, { kind, seed = 0, word }, { tokenizer, ordinary, mask }) {
+  if (kind === "mask") return ids.map(() => mask);
+  if (kind === "unchanged") return ids;
+  if (word !== undefined) {
+    const chosen = tokenizer.words(word).flatMap((part) => part.ids);
+    if (chosen.length !== ids.length) {
+      throw new Error(`the replacement “${clip(word)}” has ${chosen.length} pieces, not the word's ${ids.length}`);
+    }
+    return chosen;
+  }
+  return ids.map((id, piece) => {
+    const index = seed * SEED_STEP + piece * PIECE_STEP;
+    const token = ordinary[index % ordinary.length];
+    return token === id ? ordinary[(index + 1) % ordinary.length] : token;
+  });
+}
+
+function best(probabilities, count) {
+  const order = Array.from(probabilities.keys());
+  const chosen = [];
+  for (let n = 0; n < count && n < order.length; n++) {
+    let top = -1;
+    for (const id of order) if (!chosen.includes(id) && (top < 0 || probabilities[id] > probabilities[top])) top = id;
+    chosen.push(top);
+  }
+  return chosen;
+}
+
+const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
+
+/** @param {object} question  {sentence, touched: [{position, kind, seed?, word?}], top}
+ *  @param {object} parts  {model: Bert, tokenizer, language?: Tinyworld, softmax}
+ *  @returns {object} the traits of the answer: words, predictions, truth, cross_entropy, floor, note */
+export function answer({ sentence, touched, top }, { model, tokenizer, language, softmax }) {
+  const notes = [];
+  const [mask, unknown] = [tokenizer.id("[MASK]"), tokenizer.id("[UNK]")];
+  const special = new Set(tokenizer.special.map((token) => tokenizer.id(token)));
+  const ordinary = tokenizer.tokens.flatMap((_, id) => (special.has(id) ? [] : [id]));
+  const all = tokenizer.words(sentence);
+  const kept = [];
+  let room = model.config.max_position_embeddings - 2;
+  for (const word of all.slice(0, MOST_WORDS)) {
+    if (word.ids.length > room) break;
+    room -= word.ids.length;
+    kept.push(word);
+  }
+  if (kept.length < all.length) notes.push(`The model reads the first ${kept.length} of ${all.length} words.`);
+  if (!kept.length) notes.push("There is no word to mask yet: type a sentence.");
+
+  const chosen = new Map(touched.filter(({ position }) => position < kept.length).map((one) => [one.position, one]));
+  kept.forEach((word, position) => {
+    if (word.ids[0] === mask) chosen.set(position, { position, kind: "mask", given: true });
+  });
+  const ids = [tokenizer.id("[CLS]")], asked = [];
+  const words = kept.map(({ text, ids: real }, position) => {
+    const one = chosen.get(position);
+    const seen = one ? corrupt(real, one, { tokenizer, ordinary, mask }) : real;
+    seen.forEach((id, piece) => {
+      if (one) {
+        const known = !one.given && real[piece] !== unknown;
+        asked.push({ at: ids.length, position, piece, real: known ? real[piece] : null });
+      }
+      ids.push(id);
+    });
+    const names = (list) => list.map((id) => tokenizer.tokens[id]);
+    return { text, pieces: names(real), seen: names(seen), kind: one?.kind ?? "", given: one?.given ?? false };
+  });
+  ids.push(tokenizer.id("[SEP]"));
+
+  const strangers = [...new Set(kept.filter(({ ids: real }) => real[0] === unknown).map(({ text }) => text))];
+  if (strangers.length) {
+    notes.push(`The model does not know ${quote(strangers)}: it reads [UNK] there.`);
+  }
+  let exact = null;
+  if (language && kept.length) {
+    try {
+      const tokens = kept.map(({ ids: real }) => tokenizer.tokens[real[0]]);
+      const hidden = Array.from(chosen.keys()).sort((a, b) => a - b);
+      if (strangers.length && kept.some(({ ids: real }, at) => real[0] === unknown && !chosen.has(at))) {
+        notes.push("Impossible in Tinyworld: that language has no such word.");
+      } else if (hidden.length) exact = language.posterior(tokens, hidden);
+    } catch (error) {
+      if (error.name !== "Impossible") throw error;
+      notes.push(impossible(error, kept));
+    }
+  }
+
+  const rows = Array.from(asked.length ? model.logits(ids, asked.map(({ at }) => at)) : [], softmax);
+  const hiddenRows = Array.from(chosen.keys()).sort((a, b) => a - b);
+  const predictions = [], truth = [];
+  asked.forEach(({ position, piece, real }, index) => {
+    const model = rows[index], exactly = exact?.[hiddenRows.indexOf(position)];
+    const shown = new Set(best(model, top));
+    if (exactly) for (const id of best(exactly, top)) if (exactly[id]) shown.add(id);
+    if (real !== null) shown.add(real);
+    const entry = (probabilities) => ({
+      position,
+      piece,
+      real: real === null ? null : tokenizer.tokens[real],
+      loss: real === null || !probabilities[real] ? null : -Math.log(probabilities[real]),
+      top: Array.from(shown).sort((a, b) => probabilities[b] - probabilities[a] || a - b)
+        .map((id) => [tokenizer.tokens[id], probabilities[id]]),
+    });
+    predictions.push(entry(model));
+    if (exactly) truth.push(entry(exactly));
+  });
+  const never = truth.find(({ real, loss }) => real !== null && loss === null);
+  if (never) notes.push(impossible(never, kept));
+  const losses = (list) => list.map(({ loss }) => loss).filter((loss) => loss !== null);
+  return {
+    words,
+    predictions,
+    truth,
+    cross_entropy: mean(losses(predictions)),
+    floor: never ? null : mean(losses(truth)),
+    note: notes.join(" "),
+  };
+}
+
+function quote(words) {
+  const shown = words.slice(0, 3).map((word) => `“${clip(word)}”`).join(", ");
+  return words.length > 3 ? `${shown} and ${words.length - 3} more` : shown;
+}
+
+function clip(word) {
+  const letters = Array.from(word);
+  return letters.length > 24 ? `${letters.slice(0, 24).join("")}…` : word;
+}
+
+function impossible({ position }, words) {
+  const word = words[position]?.text;
+  return word === undefined
+    ? "Impossible in Tinyworld: the text stops where no sentence can end."
+    : `Impossible in Tinyworld: “${clip(word)}” (word ${position + 1}) cannot stand there.`;
+}
+
+const loaded = new Map();
+
+async function get(url, kind) {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`could not fetch ${new URL(url).pathname} (${response.status})`);
+  return response[kind]();
+}
+
+/** @param {object} assets  addresses: {engine, config, weights, tokenizer, world?, tinyworld?} */
+async function load({ engine, config, weights, tokenizer, world, tinyworld }) {
+  const [code, settings, bytes, words, grammar, language] = await Promise.all([
+    import(engine), get(config, "json"), get(weights, "arrayBuffer"), get(tokenizer, "json"),
+    world && get(world, "json"), tinyworld && import(tinyworld),
+  ]);
+  const model = new code.Bert(settings, bytes);
+  const parts = { model, tokenizer: new code.Tokenizer(words), softmax: code.softmax };
+  if (language) {
+    parts.language = language.loadLanguage(grammar);
+    const known = parts.tokenizer.tokens.filter((token) => !parts.tokenizer.special.includes(token));
+    if (known.join(" ") !== parts.language.words.join(" ")) throw new Error("the model and Tinyworld have other words");
+  }
+  model.logits([0, 1, 2, 3], [1]); // the first run compiles
+  return parts;
+}
+
+/** Loads the model of `assets` once, then answers `question` (or nothing when there is none). */
+export async function handle({ assets, question }) {
+  if (!loaded.has(assets.weights)) loaded.set(assets.weights, load(assets));
+  try {
+    const parts = await loaded.get(assets.weights);
+    return question ? answer(question, parts) : null;
+  } catch (error) {
+    loaded.delete(assets.weights); // a failed download may be tried again
+    throw error;
+  }
+}
+
+if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {
+  self.onmessage = async ({ data: { number, ...request } }) => {
+    try {
+      self.postMessage({ number, answer: await handle(request) });
+    } catch (error) {
+      self.postMessage({ number, error: error.message });
+    }
+  };
+}
