@@ -1,0 +1,50 @@
+"""Recorded runs: what the chapters read was made by the command that it names, with the recipe that is current."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from selfsup import recorded
+from selfsup.recorded import __main__ as runs
+from selfsup.training import Recipe
+
+NAMES = sorted(runs.RECORDS)
+
+
+def test_unknown_record_lists_what_there_is():
+    with pytest.raises(ValueError, match="choose one of"):
+        recorded.read("nothing")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_record_says_how_it_was_made(name):
+    record = recorded.read(name)
+    steps = record["recipe"]["steps"]
+    shorter = "" if steps == recorded.VILLAGE["steps"] else f" --steps {steps}"
+    assert record["command"] == f"python -m selfsup.recorded {name}{shorter}"
+    expected = Recipe(**{**recorded.VILLAGE, "steps": steps})
+    assert Recipe(**record["recipe"]) == expected, "the recipe has changed: make the record again"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_record_has_three_seeds_of_each(name):
+    conditions: dict[str, set[int]] = {}
+    for run in recorded.read(name)["runs"]:
+        kept = {k: v for k, v in run.items() if k in ("rate", "name", "whole_word", "labels", "start", "learning_rate")}
+        conditions.setdefault(json.dumps(kept), set()).add(run["seed"])
+    assert all(seeds == set(runs.SEEDS) for seeds in conditions.values())
+
+
+def test_a_record_can_be_made_again(tmp_path):
+    """In two steps a run: the form, not the figures."""
+    assert runs.main(["village", "--steps", "2", "--output", str(tmp_path / "made.json")]) == 0
+    made, kept = json.loads((tmp_path / "made.json").read_text()), recorded.read("village")
+    assert [set(run) for run in made["runs"]] == [set(run) for run in kept["runs"]]
+
+
+def test_unknown_name_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        runs.main(["nothing"])
+    assert stop.value.code == 2 and "invalid choice" in capsys.readouterr().err
