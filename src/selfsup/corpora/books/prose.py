@@ -40,7 +40,9 @@ _SPEECH = (
     "returned growled demanded inquired continued remarked observed added repeated laughed sobbed"
 )
 # "Oh!" Alice said: the sentence goes on after the closing quotation mark.
-_SPEECH_TAG = re.compile(rf"(?:I|(?:[A-Z][\w'-]*\.? ){{0,2}}[A-Z][\w'-]*) (?:{'|'.join(_SPEECH.split())})\b")
+_TITLE = rf"(?:[A-HJ-Z]|(?i:{'|'.join(_ABBREVIATIONS.split())}))\."
+_NAME = r"[A-Z][\w'-]*"
+_SPEECH_TAG = re.compile(rf"(?:I|(?:(?:{_TITLE}|{_NAME}) ){{0,2}}{_NAME}) (?:{'|'.join(_SPEECH.split())})\b")
 
 
 def paragraphs(book: str) -> list[str]:
