@@ -21,6 +21,11 @@ HERE = Path(__file__).parent
 CHECKPOINT_FILES = {"config": "config.json", "weights": "model.safetensors", "tokenizer": "tokenizer.json"}
 # The theme's style draws its icons from a font; the script that draws them as SVG is 1.5 MB on top.
 ICON_SCRIPT = re.compile(r'<script defer src="[^"]*fontawesome\.js[^"]*"></script>')
+# The theme's own script chooses light or dark only when the whole page has been read: until then it has no colours.
+THEME_SCRIPT = """{
+  const chosen = document.documentElement.dataset;
+  if (chosen.theme === "auto") chosen.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+}"""
 VIEW = re.compile(r'<script type="application/vnd\.jupyter\.widget-view\+json">\s*(\{.*?\})\s*</script>', re.S)
 
 
@@ -222,6 +227,7 @@ def setup(app: Sphinx) -> dict:
     app.add_config_value("course_repository", {}, "html")
     app.add_config_value("comments_config", {}, "html")  # Jupyter Book sets it whether or not comments are loaded
     app.add_config_value("course_revision", "", "env")
+    app.add_js_file(None, body=THEME_SCRIPT, priority=100)
     app.add_builder(RootAtIndex, override=True)
     app.connect("config-inited", choose_cache)
     app.connect("config-inited", serve_mathematics_locally)

@@ -88,6 +88,9 @@ def test_recipe_survives_json():
         ({"corpus": None}, "corpus = None"),
         ({"evaluation_texts": 0}, "evaluation_texts = 0"),
         ({"warmup": 0.6, "decay": 0.6}, "sum to at most 1"),
+        ({"phases": {"1": {}}}, "a share of the steps from 0 to below 1"),
+        ({"phases": {"half": {}}}, "a share of the steps from 0 to below 1"),
+        ({"phases": {"0.5": 3}}, "the options of the objective"),
         ({"stepps": 3}, "stepps, none of its fields"),
     ],
 )
@@ -252,6 +255,17 @@ def test_each_parameter_has_one_optimizer():
     assert len(make_optimizers(model, Recipe(matrix_learning_rate=0))) == 1, "without Muon, AdamW takes all"
 
 
+@pytest.mark.parametrize("matrix_learning_rate", [0.02, 0])
+def test_weight_decay_is_for_linear_layers_alone(matrix_learning_rate):
+    model = small_model()
+    optimizers = make_optimizers(model, Recipe(weight_decay=0.1, matrix_learning_rate=matrix_learning_rate))
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    decayed = {p for group in groups if group["weight_decay"] for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if p in decayed}
+    linear = {f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    assert names == linear, "norms, biases and embeddings are not to be pulled towards zero"
+
+
 # Evaluation
 
 
@@ -319,6 +333,23 @@ def test_runs_with_different_rates_are_scored_alike_by_one_judge():
     model, judged = run(objective=harder, judge=standard)
     assert judged.records[-1]["held_out"] == evaluate(model, standard, CORPUS.held_out, TOKENIZER).loss
     assert judged.records[-1]["floor"] == CORPUS.floor
+
+
+def test_phases_change_the_objective_at_their_steps():
+    rates = []
+
+    class Noted(Masking):
+        def split(self, ids, attention_mask, generator):
+            rates.append(self.rates["rate"])
+            return super().split(ids, attention_mask, generator)
+
+    recipe = dataclasses.replace(SHORT, objective_options={"random": 0.0})
+    replaced, _ = run(recipe=dataclasses.replace(recipe, phases={"0": {"rate": 0.3}}), judge=Masking(TOKENIZER))
+    whole, _ = run(recipe=recipe, objective=Masking(TOKENIZER, rate=0.3, random=0.0), judge=Masking(TOKENIZER))
+    assert_same_weights(replaced, whole, "a phase from step 0 on is not the objective that it describes")
+    second = dataclasses.replace(recipe, phases={"0.5": {"rate": 0.3}})
+    run(recipe=second, objective=Noted(TOKENIZER, rate=0.9), judge=Masking(TOKENIZER))
+    assert rates == [0.9] * 6, "the objective given was not trained for exactly the first half"
 
 
 def test_log_and_history(tmp_path):

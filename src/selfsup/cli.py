@@ -74,6 +74,7 @@ def _add_pretrain(commands: Any) -> None:
 _CHANGES = (
     ("objective", str, "how x is split: masking"),
     ("objective-options", dict, "its rates, such as rate=0.3 whole_word=true"),
+    ("phases", dict, 'how they change, such as \'0={"rate": 0.1}\' 0.5={}: from which share of the steps on, and what'),
     ("corpus", str, "what to learn from: tinyworld, village or books"),
     ("corpus-options", dict, "such as seed=1 n=100000"),
     ("model", dict, "such as layers=4, on top of the recipe's shape"),

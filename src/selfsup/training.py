@@ -12,6 +12,7 @@ import json
 import math
 import os
 import pickle
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from .corpora import Corpus, Texts
-from .objectives import IGNORE, Objective
+from .objectives import IGNORE, Objective, load_objective
 from .tokenization import begins_word, write_atomically
 
 
@@ -35,18 +36,20 @@ from .tokenization import begins_word, write_atomically
 class Recipe:
     """Everything that decides what a run learns; equal recipes give equal weights on equal machines.
 
-    objective, corpus: names, with `…_options` for their loaders. model: the encoder's shape, by a name that
-    the course knows or in numbers (layers, width, heads, feed_forward, …). batch_size: sequences a step, over
-    all processes. learning_rate: of embeddings, head, norms and biases (AdamW). matrix_learning_rate: of the
-    matrices inside the blocks (Muon); 0 gives them to AdamW too. schedule: "trapezoid" (rise over `warmup`,
-    hold, fall to 0 over `decay`) or "one-cycle" (rise over `warmup`, then fall to 0 along a cosine); both are
-    shares of `steps`. clip: the largest norm of the gradient. precision: "float32" or "bfloat16" (autocast).
-    evaluation_texts: how many held-out texts are scored each time (None: all). The intervals `*_every` count
-    steps. Raises ValueError for values that make no sense.
+    objective, corpus: names, with `…_options` for their loaders. phases: what changes of the objective's options,
+    and from which share of the steps on: {"0": {"rate": 0.1}, "0.5": {}} covers less in the first half. model: the
+    encoder's shape, by a name that the course knows or in numbers (layers, width, heads, feed_forward, …).
+    batch_size: sequences a step, over all processes. learning_rate: of embeddings, head, norms and biases (AdamW).
+    matrix_learning_rate: of the matrices inside the blocks (Muon); 0 gives them to AdamW too. schedule:
+    "trapezoid" (rise over `warmup`, hold, fall to 0 over `decay`) or "one-cycle" (rise over `warmup`, then fall to
+    0 along a cosine); both are shares of `steps`. clip: the largest norm of the gradient. precision: "float32" or
+    "bfloat16" (autocast). evaluation_texts: how many held-out texts are scored each time (None: all). The intervals
+    `*_every` count steps. Raises ValueError for values that make no sense.
     """
 
     objective: str = "masking"
     objective_options: dict[str, Any] = field(default_factory=dict)
+    phases: dict[str, dict[str, Any]] = field(default_factory=dict)
     corpus: str = "tinyworld"
     corpus_options: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=lambda: {"shape": "tinyworld-bert", "dropout": 0.0})
@@ -81,6 +84,12 @@ class Recipe:
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"the recipe says {name} = {getattr(self, name)!r}: choose {' or '.join(choices)}"
+                )
+        for share, options in self.phases.items():
+            if not re.fullmatch(r"0|0?\.\d+", share) or not isinstance(options, dict):
+                raise ValueError(
+                    f"the recipe's phases say {share!r}: {options!r}, but a phase is a share of the steps from 0 to "
+                    'below 1 and the options of the objective that change then, such as "0.5": {"rate": 0.4}'
                 )
         if self.warmup + self.decay > 1:
             raise ValueError(
@@ -236,15 +245,17 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the model's blocks, AdamW for everything else."""
+    """Muon for the matrices inside the model's blocks, AdamW for everything else; weight decay for linear layers."""
     blocks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     matrices = {p: None for block in blocks for p in block.parameters() if p.ndim == 2}
     if not recipe.matrix_learning_rate:
         matrices = {}
     rest = [p for p in model.parameters() if p not in matrices]
+    # Decay would pull the embeddings of rare words, and all that tells one name from another, towards zero.
+    decayed = {layer.weight: None for layer in model.modules() if isinstance(layer, nn.Linear)}
     groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p in decayed], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p not in decayed], "weight_decay": 0.0},
     ]
     fused = all(p.device.type in ("cpu", "cuda") for p in rest)
     optimizers = [torch.optim.AdamW(groups, recipe.learning_rate, betas=(0.9, 0.98), fused=fused)]
@@ -504,7 +515,7 @@ def train(
     corruption = torch.Generator(here.device)
     now = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": torch.zeros((), device=here.device)}
     history, folder, judge = History(), folder and Path(folder), judge or objective
-    floor = corpus.floor if judge.standard else None
+    floor, phases = corpus.floor if judge.standard else None, _phases(objective, corpus.tokenizer, recipe)
     if folder and resume and (folder / CHECKPOINT).exists():
         now = _restore(folder, recipe, model, optimizers)
         history = History.read(folder / LOG, until=now["step"])
@@ -517,7 +528,8 @@ def train(
             torch.manual_seed(_seed(recipe.seed, step, here.rank + 1))  # dropout has no generator of its own
             with _autocast(here.device, recipe.precision):
                 corruption.manual_seed(_seed(recipe.seed, step))
-                loss = batch_loss(model, objective, batches[step], corruption, here)
+                now_trained = next(phase for start, phase in phases if step >= start)
+                loss = batch_loss(model, now_trained, batches[step], corruption, here)
             loss.backward()
             here.add_up([p.grad for p in parameters if p.grad is not None])
             update(optimizers, parameters, learning_rate_share(step, recipe), recipe.clip)
@@ -545,6 +557,18 @@ def train(
 
 def _due(recipe: Recipe, step: int, *intervals: int) -> bool:
     return step == recipe.steps or any(step % interval == 0 for interval in intervals)
+
+
+def _phases(objective: Objective, tokenizer: Any, recipe: Recipe) -> list[tuple[float, Objective]]:
+    """From which step on which objective is trained, the last first."""
+    changed = [
+        (
+            float(share) * recipe.steps,
+            load_objective(recipe.objective, tokenizer, **recipe.objective_options | options),
+        )
+        for share, options in recipe.phases.items()
+    ]
+    return sorted([*changed, (-1, objective)], key=lambda phase: -phase[0])
 
 
 def _as_launched(recipe: Recipe, here: Processes) -> Recipe:

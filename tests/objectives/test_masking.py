@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfsup.objectives import IGNORE, Split, load_objective
-from selfsup.objectives.masking import Masking, mask_tokens
+from selfsup.objectives.masking import Masking, mask_tokens, rare_repeats
 from selfsup.tokenization import word_level
 
 SPECIAL, MASK = (0, 1, 2, 3, 4), 4
@@ -249,3 +249,26 @@ def test_objectives_by_name(tokenizer):
         load_objective("rotation", tokenizer)
     with pytest.raises(ValueError, match="masking.*ratte"):
         load_objective("masking", tokenizer, ratte=0.3)
+
+
+def test_rare_words_that_a_text_repeats_have_a_rate_of_their_own(tokenizer):
+    ids = words(60, 12, seed=3)
+    ids[:, ::3] = 7  # repeated, but too common
+    attention_mask = torch.ones_like(ids)
+    ids[:, 10:] = attention_mask[:, 10:] = 0
+    found = rare_repeats(ids, attention_mask, 0.06)
+    kept = [row[:10] for row in ids.tolist()]
+    for row, marks in zip(kept, found.tolist(), strict=True):
+        often = [sum(other.count(word) for other in kept) / 600 for word in row]
+        assert marks[:10] == [row.count(word) > 1 and share <= 0.06 for word, share in zip(row, often)]
+    objective = Masking(tokenizer, rate=0.0, repeated=1.0, rare=0.06)
+    chosen = objective.split(ids, attention_mask, seeded()).targets != IGNORE
+    assert torch.equal(chosen, found & (ids > 4)) and 0 < chosen.sum() < ids.numel() / 2
+    assert not objective.standard, "the floor of BERT's rates is not that of these"
+
+
+def test_whole_words_cannot_have_a_rate_where_they_repeat(tokenizer):
+    with pytest.raises(ValueError, match="drop one of the two"):
+        Masking(tokenizer, whole_word=True, repeated=0.5)
+    with pytest.raises(ValueError, match="probability"):
+        Masking(tokenizer, repeated=1.5)

@@ -19,17 +19,17 @@ def mask_tokens(
     mask_id: int,
     vocab_size: int,
     special_ids: Sequence[int],
-    rate: float = 0.15,
+    rate: float | Tensor = 0.15,
     mask: float = 0.8,
     random: float = 0.1,
     word_start: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Choose tokens with probability `rate`; of those, hide `mask`, replace `random`, and keep the rest.
 
-    ids: (batch, time) long, on the device of `generator`. word_start: (batch, time) bool, True where a word
-    begins; given, whole words are chosen, not tokens. Special tokens are never chosen and never inserted.
-    Returns the corrupted ids and the targets, (batch, time) long, IGNORE where a token was not chosen. Raises
-    ValueError when a rate is not a probability.
+    ids: (batch, time) long, on the device of `generator`. rate: one for all tokens, or (batch, time). word_start:
+    (batch, time) bool, True where a word begins; given, whole words are chosen, not tokens. Special tokens are
+    never chosen and never inserted. Returns the corrupted ids and the targets, (batch, time) long, IGNORE where
+    a token was not chosen. Raises ValueError when a rate is not a probability.
     """
     check_rates(rate, mask, random)
     special_ids = sorted(set(special_ids))
@@ -47,14 +47,25 @@ def mask_tokens(
     return corrupted, ids.masked_fill(~chosen, IGNORE)
 
 
+def rare_repeats(ids: Tensor, attention_mask: Tensor, rare: float) -> Tensor:
+    """Which tokens occur again in their own text and are at most the share `rare` of the batch: names, above all.
+
+    ids, attention_mask: (batch, time) long. Returns (batch, time) bool.
+    """
+    again = (ids[:, :, None] == ids[:, None, :]).sum(-1) > 1  # (batch, time)
+    share = (ids.flatten().bincount() / attention_mask.sum())[ids]
+    return again & (share <= rare)
+
+
 BERTS_RATES = {"rate": 0.15, "mask": 0.8, "random": 0.1}
 
 
 class Masking:
     """The objective of BERT: x′ is the text with some words hidden, x″ is those words.
 
-    tokenizer: a transformers tokenizer with a mask token. Raises ValueError for rates that are not
-    probabilities or a tokenizer without a mask token.
+    tokenizer: a transformers tokenizer with a mask token. repeated: a rate of their own for words that the text
+    says twice and that are at most the share `rare` of a batch. Raises ValueError for rates that are not
+    probabilities, for `repeated` with whole words, or for a tokenizer without a mask token.
     """
 
     def __init__(
@@ -64,12 +75,18 @@ class Masking:
         mask: float = 0.8,
         random: float = 0.1,
         whole_word: bool = False,
+        repeated: float | None = None,
+        rare: float = 0.01,
     ):
         check_rates(rate, mask, random)
+        check_rates(0 if repeated is None else repeated, mask, random)
+        if whole_word and repeated is not None:
+            raise ValueError("whole words cannot have a rate of their own where they repeat: drop one of the two")
         if tokenizer.mask_token_id is None:
             raise ValueError("masking needs a tokenizer with a mask token, and this one has none")
         self.rates = {"rate": rate, "mask": mask, "random": random}
-        self.standard = self.rates == BERTS_RATES and not whole_word
+        self.repeated, self.rare = repeated, rare
+        self.standard = self.rates == BERTS_RATES and not whole_word and repeated is None
         self.vocabulary = {
             "mask_id": tokenizer.mask_token_id,
             "vocab_size": len(tokenizer),
@@ -86,9 +103,11 @@ class Masking:
         if self.word_start is not None:
             self.word_start = self.word_start.to(ids.device)
             word_start = self.word_start[ids]
-        corrupted, targets = mask_tokens(
-            ids, generator, **self.vocabulary, **self.rates, word_start=word_start
-        )
+        rates = dict(self.rates)
+        if self.repeated is not None:
+            again = rare_repeats(ids, attention_mask, self.rare)
+            rates["rate"] = torch.where(again, self.repeated, self.rates["rate"])
+        corrupted, targets = mask_tokens(ids, generator, **self.vocabulary, **rates, word_start=word_start)
         return Split({"input_ids": corrupted, "attention_mask": attention_mask}, targets)
 
     def logits(self, model: Any, split: Split) -> Tensor:
@@ -100,11 +119,11 @@ class Masking:
         return F.cross_entropy(self.logits(model, split).float(), split.labels, reduction="none")
 
 
-def check_rates(rate: float, mask: float, random: float) -> None:
+def check_rates(rate: float | Tensor, mask: float, random: float) -> None:
     """Raise ValueError unless these can be the rates of `mask_tokens`."""
     rates = {"rate": rate, "mask": mask, "random": random}
     for name, value in rates.items():
-        if not 0 <= value <= 1:
+        if not torch.as_tensor((value >= 0) & (value <= 1)).all():
             raise ValueError(f"{name} is {value}, but it is a probability: give a number from 0 to 1")
     if mask + random > 1 + 1e-9:
         raise ValueError(
