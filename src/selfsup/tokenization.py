@@ -52,7 +52,7 @@ def word_level(words: Sequence[str]) -> PreTrainedTokenizerFast:
     for word in words:
         if _split(tokenizer, word) != [word]:
             raise ValueError(f"{word!r} is not one lower-case word: it is read as {_split(tokenizer, word)}")
-    return _wrap(tokenizer)
+    return fast_tokenizer(tokenizer)
 
 
 def train_wordpiece(
@@ -94,7 +94,7 @@ def train_wordpiece(
     learner.pre_tokenizer = splitter.pre_tokenizer
     learner.train_from_iterator((" ".join([word] * count) for word, count in sorted(words.items())), trainer)
     pieces = WordPiece(learner.get_vocab(), unk_token="[UNK]", continuing_subword_prefix=_CONTINUES)
-    return _wrap(_bert_style(pieces))
+    return fast_tokenizer(_bert_style(pieces))
 
 
 def _bert_style(model: Model) -> Tokenizer:
@@ -113,7 +113,8 @@ def _bert_style(model: Model) -> Tokenizer:
     return tokenizer
 
 
-def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """`tokenizer` as `transformers` takes it, with the special tokens in their roles."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(

@@ -215,6 +215,27 @@ def test_a_folder_of_ones_own_needs_the_number_in_the_name(cache, tmp_path, name
     assert list(find_books([BOOK], tmp_path, addresses=())) == [BODY.strip()]
 
 
+def test_of_the_files_of_one_book_the_one_in_utf_8_is_read(cache, tmp_path):
+    text = gutenberg_text(body=BODY + " caf\u00e9")
+    (tmp_path / "7001-0.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "7001-8.txt").write_text(text.removeprefix("\ufeff"), encoding="latin-1")
+    (tmp_path / "7001.txt").write_text("in ASCII alone")
+    assert next(find_books([BOOK], tmp_path, addresses=())).endswith("caf\u00e9")
+
+
+def test_a_book_that_is_not_utf_8_is_named(cache, tmp_path):
+    (tmp_path / "7001-latin.txt").write_text("caf\u00e9", encoding="latin-1")
+    with pytest.raises(BooksUnavailable, match="7001-latin.txt is not UTF-8") as caught:
+        list(find_books([BOOK], tmp_path, addresses=()))
+    assert "\n" not in str(caught.value)
+
+
+def test_without_addresses_nothing_is_fetched_and_no_cache_is_made(cache, folder):
+    with pytest.raises(BooksUnavailable, match="2 of the 3 books are not at hand, first 7003, 'A'.*SELFSUP_BOOKS"):
+        load_books(folder, books=[BOOK, Book(7003, "A", 1), Book(7004, "B", 1)], addresses=())
+    assert not cache.exists()
+
+
 def test_a_folder_that_is_not_there_is_named(cache, monkeypatch):
     monkeypatch.setenv("SELFSUP_BOOKS", "/nowhere/at/all")
     with pytest.raises(BooksUnavailable, match="/nowhere/at/all"):
@@ -422,7 +443,7 @@ def test_a_prepared_file_gives_the_same_corpus(folder, corpus, tmp_path, monkeyp
         assert np.array_equal(read.train.tokens, corpus.train.tokens)
         assert np.array_equal(read.held_out.offsets, corpus.held_out.offsets)
         assert read.tokenizer.get_vocab() == corpus.tokenizer.get_vocab()
-        assert read.tokenizer("a well [MASK]")["input_ids"] == corpus.tokenizer("a well [MASK]")["input_ids"]
+        assert dict(read.tokenizer("a well [MASK]", "a")) == dict(corpus.tokenizer("a well [MASK]", "a"))
         assert read.tokenizer.mask_token_id == 4
 
 

@@ -3,11 +3,11 @@
 import itertools
 import json
 import re
+import tomllib
 from collections import Counter
 
 import numpy as np
 import pytest
-import tomllib
 
 from selfsup.corpora import load_corpus, tinyworld
 from selfsup.corpora.tinyworld.corpus import FLOORS
@@ -128,6 +128,13 @@ def test_posteriors_are_distributions_and_know_the_evidence(world, documents):
             assert answer[row, world.index[document.tokens[t]] + 5] > 0, "what was drawn is possible"
 
 
+def test_posteriors_come_in_the_order_asked_for(world, documents):
+    tokens = documents[0].tokens
+    first, second = world.posterior(tokens, [2, 5])
+    assert np.array_equal(world.posterior(tokens, [5, 2, 5]), [second, first, second])
+    assert world.posterior(tokens, []).shape == (0, len(world.tokenizer))
+
+
 def test_the_chain_rule_holds(world, documents):
     """log P(text) is the sum of log P(next word | prefix), the end included: two ways through the same automaton."""
     for tokens in [document.tokens for document in documents[:3]]:
@@ -195,13 +202,29 @@ def test_a_corpus_is_the_same_for_the_same_seed_and_holds_out_the_same_texts():
     assert a.held_out.tokens.tolist() == c.held_out.tokens.tolist()
 
 
+@pytest.mark.parametrize("name", ["tinyworld", "village", "books"])
+def test_an_option_that_no_corpus_takes_is_named(name):
+    with pytest.raises(ValueError, match=f"'{name}' does not take these options.*moons"):
+        load_corpus(name, moons=2)
+
+
+def test_a_mistake_inside_a_loader_is_not_called_a_wrong_option(monkeypatch):
+    def broken(size, *, seed=0):
+        return len(seed)
+
+    monkeypatch.setattr(tinyworld, "load_corpus", broken)
+    with pytest.raises(TypeError, match="has no len"):
+        load_corpus("village", seed=3)
+
+
 def test_unknown_sizes_and_bad_positions_are_refused(world):
     with pytest.raises(ValueError, match="world.*village"):
         tinyworld.compile_language("city")
     with pytest.raises(ValueError, match="position 9"):
         world.posterior(["anna", "."], [9])
-    with pytest.raises(ValueError, match="empty"):
-        world.posterior([], [])
+    for ask in (world.log_prob, world.topic, lambda tokens: world.posterior(tokens, [])):
+        with pytest.raises(ValueError, match="the text is empty"):
+            ask([])
     with pytest.raises(tinyworld.Impossible, match="not one of its words"):
         world.log_prob("<script> alert .".split())
 

@@ -158,6 +158,14 @@ def test_cached_hub_model_needs_no_network(saved, hub, monkeypatch):
     assert hub.requests == []
 
 
+def test_cached_model_without_a_tokenizer_is_completed(saved, hub, tmp_path):
+    selfsup.load("someone/model")
+    for file in (tmp_path / "cache").rglob("tokenizer*.json"):
+        file.unlink()
+    loaded, tokenizer = selfsup.load("someone/model")
+    assert same(saved[1], loaded) and tokenizer.tokenize("The cat") == ["the", "cat"]
+
+
 def test_offline_mode_asks_nobody(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in refusal("someone/model")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import selfsup
-from selfsup.models.pretrained import CHECKPOINTS
+from selfsup.models.pretrained import CHECKPOINTS, shipped
 from selfsup.widgets import STORIES
 
 LOGITS = """
@@ -106,7 +106,11 @@ def test_logits_equal_those_of_a_random_transformers_bert(run_node, tmp_path, dt
     check_logits(run_node, tmp_path, model.float(), texts)
 
 
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in CHECKPOINTS.glob("*-bert/config.json")))
+def test_two_checkpoints_are_shipped():
+    assert shipped() == ("storybook-bert", "tinyworld-bert")
+
+
+@pytest.mark.parametrize("name", ["storybook-bert", "tinyworld-bert"])
 def test_logits_of_the_shipped_checkpoints_on_real_text(run_node, language, name):
     model, tokenizer = selfsup.load(name)
     texts = [language.render(document.tokens[:30]) for document in language.documents(5, seed=3)]
@@ -136,6 +140,15 @@ def test_tokens_equal_those_of_transformers_on_hostile_text(run_node, checkpoint
         special = any(token in text for token in tokenizer.get_vocab() if token.startswith("["))
         if not special:  # words are numbered afresh after each special token
             assert [word["ids"] for word in words] == groups, f"other words for {text[:80]!r}"
+
+
+def test_the_error_function_is_as_exact_as_it_says(run_node):
+    x = np.linspace(-6, 6, 100_001)
+    code = """
+    const { erf } = await import(WIDGETS + "engine.mjs");
+    console.log(JSON.stringify(data.map(erf)));
+    """
+    assert np.abs(np.array(run_node(code, x.tolist())) - torch.erf(torch.tensor(x)).numpy()).max() < 1.5e-7
 
 
 def test_causal_attention_equals_torch(run_node):

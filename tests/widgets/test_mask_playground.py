@@ -20,6 +20,22 @@ const language = data.language && loadLanguage(data.language);
 const parts = { model, tokenizer, language, softmax };
 console.log(JSON.stringify(data.questions.map((question) => answer(question, parts))));
 """
+QUESTIONS = """
+const fetched = [];
+globalThis.fetch = async (url) => {
+  fetched.push(url);
+  const path = new URL(url);
+  return { ok: true, json: async () => json(path), arrayBuffer: async () => bytes(path) };
+};
+const { handle } = await import(WIDGETS + "worker.mjs");
+const assets = { engine: WIDGETS + "engine.mjs", ...data.assets };
+const answers = [];
+for (const question of data.questions) {
+  const answered = handle({ assets, question });
+  answers.push(await answered.then(({ predictions }) => predictions.length, ({ message }) => message));
+}
+console.log(JSON.stringify([answers, fetched]));
+"""
 STRANGE = [
     "",
     "   ",
@@ -83,6 +99,17 @@ def test_page_and_kernel_give_the_same_answers(run_node, checkpoints, language, 
     for question, page in zip(questions, run_node(ANSWERS, data), strict=True):
         kernel = answer(**question, model=found.model, tokenizer=found.tokenizer, language=truth)
         near(page, kernel, question["sentence"][:40])
+
+
+def test_a_question_that_cannot_be_answered_costs_no_second_download(run_node, checkpoints):
+    folder = checkpoints["storybook-bert"].folder
+    names = {"config": "config.json", "weights": "model.safetensors", "tokenizer": "tokenizer.json"}
+    assets = {part: (folder / name).as_uri() for part, name in names.items()}
+    touched = [[{"position": 0, "kind": "random", "word": "two words"}], [{"position": 0, "kind": "mask"}]]
+    questions = [{"sentence": "the king", "touched": one, "top": 5} for one in touched]
+    (refusal, answered), fetched = run_node(QUESTIONS, {"assets": assets, "questions": questions})
+    assert "two words" in refusal and answered == 1
+    assert sorted(fetched) == sorted(assets.values()), "the model was fetched again"
 
 
 def test_the_prediction_is_the_models_probability_and_its_loss(tiny, checkpoints):

@@ -280,7 +280,9 @@ def test_a_model_that_is_not_shipped_is_a_figure_without_controls(
     assert page.locator(".selfsup button, .selfsup input").count() == 0
 
 
-def test_in_a_notebook_the_kernel_answers(open_page, tmp_path, checkpoints, language, make_site, serve):
+@pytest.fixture
+def notebook(open_page, tmp_path, checkpoints, language, make_site, serve):
+    """(page, widget): a page as a notebook shows it, where the widget in the kernel answers."""
     found = checkpoints["tinyworld-bert"]
     widget = MaskPlayground(model=found.model, tokenizer=found.tokenizer, language=language)
     folder = make_site(tmp_path, widget)
@@ -300,6 +302,11 @@ def test_in_a_notebook_the_kernel_answers(open_page, tmp_path, checkpoints, lang
         for (const [name, value] of Object.entries(await askKernel({ ...changed }))) set(name, value);
       };
     }""")
+    return page, widget
+
+
+def test_in_a_notebook_the_kernel_answers(notebook):
+    page, widget = notebook
     after(page, lambda: word(page, 1).click())
     assert widget.touched[0] == {"position": 1, "kind": "mask"}
     assert page.locator(".ss-card").count() == 2
@@ -310,15 +317,28 @@ def test_in_a_notebook_the_kernel_answers(open_page, tmp_path, checkpoints, lang
     assert page.get_by_text("zebra").first.is_visible() and "Impossible" in widget.note
 
 
+def test_in_a_notebook_a_question_that_stays_the_same_waits_for_no_answer(notebook):
+    page, _ = notebook
+    busy = "document.querySelector('.selfsup').getAttribute('aria-busy')"
+    reset, some = (page.get_by_role("button", name=name) for name in ("Reset", "Mask 15%"))
+    reset.click()
+    assert page.evaluate(busy) is None, "nothing has changed, so the kernel has nothing to answer"
+    page.evaluate("Math.random = () => 0.5")
+    after(page, some.click)
+    some.click()
+    assert page.evaluate(busy) is None, "the same words are masked again, and the kernel has nothing to answer"
+    after(page, reset.click)
+
+
 def test_the_tiny_world_needs_few_bytes_and_storybooks_few_more(open_page):
     page = open_page()
-    sizes = {}
-    page.context.on("response", lambda response: sizes.update({response.url: len(response.body())}))
+    responses = []
+    page.context.on("response", lambda response: responses.append(response))  # its body is not there yet
     after(page, lambda: word(page, 1).click())
-    tiny = sum(sizes.values())
+    tiny = sum(len(response.body()) for response in responses)
     assert 1_000_000 < tiny < 2_500_000
     after(page, lambda: page.get_by_role("radio", name="Storybooks").check())
-    assert sum(sizes.values()) - tiny < 6_500_000
+    assert sum(len(response.body()) for response in responses) - tiny < 6_500_000
 
 
 def test_widgets_of_one_page_share_one_worker(

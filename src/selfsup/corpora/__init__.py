@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,13 +71,14 @@ def load_corpus(name: str, **options: Any) -> Corpus:
     """
     if name not in CORPORA:
         raise ValueError(f"there is no corpus called {name!r}: choose one of {', '.join(CORPORA)}")
-    try:
-        if name == "books":
-            from .books import load_books
-
-            return load_books(**options)
+    if name == "books":
+        from .books import load_books as loader
+    else:
         from . import tinyworld
 
-        return tinyworld.load_corpus("village" if name == "village" else "world", **options)
+        loader = partial(tinyworld.load_corpus, "village" if name == "village" else "world")
+    try:
+        inspect.signature(loader).bind(**options)
     except TypeError as error:
         raise ValueError(f"the corpus {name!r} does not take these options: {error}") from None
+    return loader(**options)

@@ -226,9 +226,13 @@ def _hub_folder(name: str) -> Path:
         validate_repo_id(name)
     except ValueError:
         raise ModelUnavailable(f"there is no model and no folder {name!r}: {_instead(name)}") from None
-    cached = [try_to_load_from_cache(name, file) for file in ("config.json", "model.safetensors")]
-    if all(isinstance(path, str) for path in cached):
-        return Path(cached[-1]).parent
+
+    def cached(*files: str) -> list[str]:
+        return [path for file in files if isinstance(path := try_to_load_from_cache(name, file), str)]
+
+    weights = cached("model.safetensors")
+    if weights and cached("config.json") and cached("tokenizer.json", "vocab.txt"):
+        return Path(weights[0]).parent
     if "" not in _refused and name not in _refused:
         refusal = _ask(name)
         if refusal is None:
@@ -280,7 +284,7 @@ def _download(name: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    # The configuration first: can the model be read at all? The large file last: a cache that has it has all.
+    # The configuration first: can the model be read at all? The large file last, when nothing else is missing.
     read_config(json.loads(Path(hf_hub_download(name, "config.json")).read_text(encoding="utf-8")))
     for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         try:

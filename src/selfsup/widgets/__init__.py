@@ -263,8 +263,11 @@ class MaskPlayground(anywidget.AnyWidget):
         self._parts: dict[str, tuple] = {}
         self._answered, self._question = None, {}
         if isinstance(model, str):
-            name = model
-            names = [name, *(other for other in _shipped() if other != name)] if name in LABELS else [name]
+            name, names = model, [model]
+            if name in LABELS:
+                from ..models import shipped
+
+                names += [other for other in LABELS if other in shipped() and other != name]
         else:
             name = "this model"
             names = [name]
@@ -407,12 +410,6 @@ def _same_words(tokenizer: PreTrainedTokenizerFast, language):
                 "the tokenizer's words are not the language's: give a model trained on this language"
             )
     return language
-
-
-def _shipped() -> list[str]:
-    from ..models.pretrained import CHECKPOINTS
-
-    return [name for name in LABELS if (CHECKPOINTS / name / "config.json").is_file()]
 
 
 @lru_cache(maxsize=4)

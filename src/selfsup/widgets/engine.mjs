@@ -175,8 +175,8 @@ function layerNorm(x, rows, { weight, bias }, eps) {
   return x;
 }
 
-/** The error function, to 1.2e-7 (Abramowitz and Stegun 1964, 7.1.26). */
-function erf(x) {
+/** The error function, to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26). */
+export function erf(x) {
   const t = 1 / (1 + 0.3275911 * Math.abs(x));
   const poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
   return Math.sign(x) * (1 - poly * Math.exp(-x * x));

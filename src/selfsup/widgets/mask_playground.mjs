@@ -229,9 +229,11 @@ function render({ model, el }) {
 
   // Asking.
   function set(changes) {
+    const differs = ([name, value]) => JSON.stringify(value) !== JSON.stringify(model.get(name));
+    const asks = Object.entries(changes).some(differs);
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
-    if (!onPage) {
+    if (!onPage && asks) { // the same question again is not answered again
       root.setAttribute("aria-busy", "true");
       clearTimeout(patience);
       patience = setTimeout(() => say(SILENT_KERNEL), 5000);

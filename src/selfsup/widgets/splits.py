@@ -8,7 +8,10 @@ import anywidget
 import traitlets as t
 
 HERE = Path(__file__).parent
-TEXT = "The twins went to the garden. They planted two carrots. It was a sunny day, and they sang."
+TEXT = (  # one of Tinyworld's
+    "Suddenly a little bark came from the shed. Behind the shed lay Coco with a stolen sausage. "
+    "Anna hugged Coco and laughed."
+)
 
 
 class SplitPlayground(anywidget.AnyWidget):

@@ -168,14 +168,14 @@ async function load({ engine, config, weights, tokenizer, world, tinyworld }) {
 
 /** Loads the model of `assets` once, then answers `question` (or nothing when there is none). */
 export async function handle({ assets, question }) {
-  if (!loaded.has(assets.weights)) loaded.set(assets.weights, load(assets));
-  try {
-    const parts = await loaded.get(assets.weights);
-    return question ? answer(question, parts) : null;
-  } catch (error) {
-    loaded.delete(assets.weights); // a failed download may be tried again
-    throw error;
+  if (!loaded.has(assets.weights)) {
+    loaded.set(assets.weights, load(assets).catch((error) => {
+      loaded.delete(assets.weights); // a failed download may be tried again
+      throw error;
+    }));
   }
+  const parts = await loaded.get(assets.weights);
+  return question ? answer(question, parts) : null;
 }
 
 if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {

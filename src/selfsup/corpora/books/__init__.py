@@ -17,7 +17,7 @@ import numpy as np
 
 from selfsup.corpora import Corpus, Texts
 from selfsup.corpora.books.cloze import cloze, cloze_accuracy
-from selfsup.corpora.books.gutenberg import BOOKS, Book, BooksUnavailable, find_books
+from selfsup.corpora.books.gutenberg import ADDRESSES, BOOKS, Book, BooksUnavailable, find_books
 from selfsup.corpora.books.prose import paragraphs, sentences
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def load_books(
     vocab_size: int = VOCAB_SIZE,
     seed: int = 0,
     passes: int = 4,
+    addresses: Sequence[str] = ADDRESSES,
 ) -> Corpus:
     """The books as a corpus: blocks of sentences, single sentences and passages, at most 62 pieces each.
 
@@ -62,8 +63,8 @@ def load_books(
     SELFSUP_BOOKS names, otherwise the cache, which is filled once from Project Gutenberg. prepared: a file
     that `save_prepared` wrote, read in seconds; SELFSUP_BOOKS may name it too. tokenizer: used instead of a
     WordPiece tokenizer trained on the training books. passes: how many times the training books are cut anew
-    into examples; the held-out books are cut once. Raises BooksUnavailable, a ValueError, when a book is
-    neither found nor fetched.
+    into examples; the held-out books are cut once. addresses: where missing books are fetched, () for nowhere.
+    Raises BooksUnavailable, a ValueError, when a book is neither found nor fetched.
     """
     named = os.environ.get("SELFSUP_BOOKS", "")
     if prepared is None and folder is None and named.endswith(".npz"):
@@ -74,7 +75,9 @@ def load_books(
             raise ValueError(f"{prepared} was prepared with another tokenizer: leave out one of the two")
         tokenizer = own
     else:
-        parts, tokenizer = prepare(folder, tokenizer=tokenizer, books=books, vocab_size=vocab_size)
+        parts, tokenizer = prepare(
+            folder, tokenizer=tokenizer, books=books, vocab_size=vocab_size, addresses=addresses
+        )
     generator = np.random.default_rng(seed)
     train = [_examples(parts, tokenizer, generator, held_out=False) for _ in range(passes)]
     held_out = _examples(parts, tokenizer, np.random.default_rng(0), held_out=True)
@@ -87,11 +90,13 @@ def prepare(
     tokenizer: PreTrainedTokenizerFast | None = None,
     books: Sequence[Book] = BOOKS,
     vocab_size: int = VOCAB_SIZE,
+    addresses: Sequence[str] = ADDRESSES,
 ) -> tuple[Sentences, PreTrainedTokenizerFast]:
     """Find (or fetch), clean, cut and tokenize the books; the tokenizer learns from training books only."""
     from selfsup.tokenization import train_wordpiece
 
-    split = [[s for p in paragraphs(text) for s in sentences(p)] for text in find_books(books, folder)]
+    texts = find_books(books, folder, addresses=addresses)
+    split = [[s for p in paragraphs(text) for s in sentences(p)] for text in texts]
     if tokenizer is None:
         seen = (s for book, found in zip(books, split, strict=True) if not book.held_out for s in found)
         tokenizer = train_wordpiece(seen, vocab_size)
@@ -209,18 +214,13 @@ def save_prepared(path: str | Path, parts: Sentences, tokenizer: PreTrainedToken
 
 def _load_prepared(path: str | Path) -> tuple[Sentences, PreTrainedTokenizerFast]:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
 
-    from selfsup.tokenization import SPECIAL_TOKENS
+    from selfsup.tokenization import fast_tokenizer
 
     try:
         with np.load(path, allow_pickle=False) as arrays:
             parts = Sentences(**{name: arrays[name] for name in Sentences.__dataclass_fields__})
-            tokenizer = PreTrainedTokenizerFast(
-                tokenizer_object=Tokenizer.from_str(arrays["tokenizer"].tobytes().decode()),
-                clean_up_tokenization_spaces=False,
-                **{f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS},
-            )
+            tokenizer = fast_tokenizer(Tokenizer.from_str(arrays["tokenizer"].tobytes().decode()))
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}: give one that save_prepared wrote") from None
     except Exception as error:  # zipfile, numpy and tokenizers each raise their own kinds

@@ -83,8 +83,9 @@ def find_books(
     """The text of each book without header and licence, from a folder or the cache, fetched if need be.
 
     folder: where plain texts lie as NUMBER.txt, NUMBER-any-title.txt or pgNUMBER.txt, with or without leading
-    zeros; otherwise the folder that SELFSUP_BOOKS names. A book that is not there comes from the cache, or
-    from Project Gutenberg into the cache. Raises BooksUnavailable, in one sentence.
+    zeros; otherwise the folder that SELFSUP_BOOKS names. Of Project Gutenberg's own names, NUMBER-0.txt (UTF-8)
+    comes first and NUMBER-8.txt (Latin-1) is passed over. A book that is not there comes from the cache, or from
+    `addresses` into the cache; without addresses nothing is fetched. Raises BooksUnavailable, in one sentence.
     """
     folder = folder or os.environ.get("SELFSUP_BOOKS") or None
     if folder is not None and not Path(folder).is_dir():
@@ -94,16 +95,28 @@ def find_books(
     kept = _by_number(cache) if cache.is_dir() else {}
     paths = {book: own.get(book.number) or kept.get(book.number) for book in books}
     missing = [book for book, path in paths.items() if path is None]
+    if missing and not addresses:
+        raise BooksUnavailable(
+            f"{len(missing)} of the {len(books)} books are not at hand, first {missing[0].number}, "
+            f"{missing[0].title!r}: set SELFSUP_BOOKS to a folder that has their texts"
+        )
     if missing:
         paths |= fetch_books(missing, cache, addresses=addresses, pause=pause, timeout=timeout)
-    return (strip_licence(paths[book].read_text(encoding="utf-8-sig")) for book in books)
+    return (strip_licence(_read(paths[book])) for book in books)
 
 
 def _by_number(folder: Path) -> dict[int, Path]:
-    """The texts in a folder by their number."""
-    name = re.compile(r"(?:pg)?0*(\d+)(?:-.*)?")
-    paths = sorted(folder.glob("*.txt"))
+    """The texts in a folder by their number; -0 says UTF-8 and comes before all others, -8 says Latin-1."""
+    name = re.compile(r"(?:pg)?0*(\d+)(?:-(?!8$).*)?")
+    paths = sorted(folder.glob("*.txt"), key=lambda path: (path.stem.endswith("-0"), path))
     return {int(match[1]): path for path in paths if (match := name.fullmatch(path.stem))}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BooksUnavailable(f"{path} is not UTF-8 text: save it as UTF-8, or remove it") from None
 
 
 def strip_licence(text: str) -> str:

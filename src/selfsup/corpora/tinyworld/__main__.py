@@ -3,12 +3,10 @@
 import json
 
 from ...tokenization import write_atomically
-from .corpus import FLOORS, HELD_OUT_SEED
+from .corpus import FLOORS, HELD_OUT_SEED, SIZES
 from .floors import masking_floor, next_token_floor, nsp_accuracy, sop_accuracy
 from .grammar import compile_language
 from .language import SHIPPED, Language
-
-TEXTS = 1_000
 
 
 def main() -> None:
@@ -17,7 +15,7 @@ def main() -> None:
     for size in ("world", "village"):
         data = compile_language(size)
         language = Language(data)
-        texts = language.texts(TEXTS, HELD_OUT_SEED)
+        texts = language.texts(SIZES[size][1], HELD_OUT_SEED)  # the texts that models are scored on
         floors[size] = {
             "masking": vars(masking_floor(language, texts)),
             "next_token": vars(next_token_floor(language, texts)),

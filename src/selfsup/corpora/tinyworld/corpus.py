@@ -16,15 +16,19 @@ HELD_OUT_SEED = 1_000_003
 def load_corpus(size: str = "world", *, seed: int = 0, n: int | None = None, dialect: int = 0) -> Corpus:
     """`n` training texts drawn with `seed`, and held-out texts that are the same for every seed.
 
-    floor: the recorded exact floor of BERT's corruption on the held-out texts (dialect 0), nats per predicted token.
+    floor: the mean exact loss on the held-out texts under one draw of BERT's corruption (dialect 0), nats per
+    predicted token; floors.json has its standard error. Raises ValueError for an n or a seed that is no count.
     """
     language = load(size, dialect)
     train, held_out = SIZES[size]
+    n = train if n is None else n
+    if not (isinstance(n, int) and n > 0 and isinstance(seed, int) and seed >= 0):
+        raise ValueError(f"n is {n!r} and seed {seed!r}: give a whole number of texts from 1, and a seed from 0")
     floors = json.loads(FLOORS.read_text(encoding="utf-8")) if FLOORS.exists() and not dialect else {}
     return Corpus(
         language.name,
         language.tokenizer,
-        language.texts(n or train, seed),
+        language.texts(n, seed),
         language.texts(held_out, HELD_OUT_SEED),
         floors.get(size, {}).get("masking", {}).get("value"),
     )

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import random
 import re
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import tomllib
 
 HERE = Path(__file__).parent
 WHOLE, RUN = (

@@ -167,9 +167,9 @@ class Language:
         """
         if not len(tokens):
             raise ValueError("the text is empty: give at least one sentence")
-        return self._by_id(
-            self._automaton(whole).tokens_given_rest(self._evidence(tokens, masked), list(masked))
-        )
+        evidence, places = self._evidence(tokens, masked), sorted(set(masked))
+        answer = self._by_id(self._automaton(whole).tokens_given_rest(evidence, places))
+        return answer[[places.index(place) for place in masked]]
 
     def next_word(self, prefix: Sequence[str], whole: bool = False) -> np.ndarray:
         """P(next token | prefix), (vocabulary,) over token ids; [SEP] has the probability that the text ends here."""
@@ -186,6 +186,8 @@ class Language:
 
     def topic(self, tokens: Sequence[str], whole: bool = False) -> np.ndarray:
         """P(topic | text), (topics,) in the order of `data["topics"]`. Raises Impossible where P(text) is zero."""
+        if not len(tokens):
+            raise ValueError("the text is empty: give at least one sentence")
         automaton = self._automaton(whole)
         last = automaton.forward(self._evidence(tokens))[0][-1]
         weight = last.mass * automaton.final[last.state]
