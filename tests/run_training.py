@@ -46,4 +46,4 @@ if __name__ == "__main__":
     fields |= {name: json.loads(value) for name, value in (change.split("=") for change in changes)}
     model, corpus = small_model(dropout=fields.pop("dropout", 0.1)), alphabet()
     train(model, Masking(corpus.tokenizer), corpus, Recipe(**fields), folder, resume=True, progress=False)
-    Processes.join().part()
+    Processes.join().leave()

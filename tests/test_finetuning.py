@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from selfsup.corpora import tinyworld
-from selfsup.finetuning import Classifier, accuracy, fine_tune, pad
+from selfsup.finetuning import Classifier, accuracy, fine_tune, pad, word_counting_accuracy
 from selfsup.models.encoder import Encoder, EncoderConfig
 
 
-def classifier(seed: int = 0) -> Classifier:
+def classifier(seed: int = 0, dropout: float = 0.0) -> Classifier:
     torch.manual_seed(seed)
-    return Classifier(Encoder(EncoderConfig(50, layers=1, width=16, heads=2, feed_forward=32, dropout=0.0)), 2)
+    return Classifier(Encoder(EncoderConfig(50, layers=1, width=16, heads=2, feed_forward=32, dropout=dropout)), 2)
 
 
 def batch(n: int = 12, time: int = 6) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -43,10 +43,13 @@ def test_learns_what_one_word_tells():
 
 def test_equal_seeds_give_equal_weights():
     (texts, labels), states = batch(), []
-    for _ in range(2):
-        model = classifier()
+    for elsewhere in range(2):
+        model = classifier(dropout=0.3)
+        torch.manual_seed(elsewhere)  # what else is random in the process does not matter, and is left as it was
         fine_tune(model, texts, labels, steps=5, batch_size=5, seed=3)
         states.append(model.state_dict())
+        after, _ = torch.rand(1), torch.manual_seed(elsewhere)
+        assert after == torch.rand(1)
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
@@ -72,3 +75,20 @@ def test_accuracy_is_the_share_of_right_answers():
 
     ids = torch.tensor([[0], [1], [1], [0]])
     assert accuracy(Says(), (ids, torch.ones_like(ids)), torch.tensor([0, 1, 0, 0])) == 0.75
+
+
+def test_fine_tuning_and_scoring_leave_the_mode_alone():
+    (texts, labels), model = batch(), classifier()
+    for training in (True, False):
+        model.train(training)
+        fine_tune(model, texts, labels, steps=1)
+        accuracy(model, texts, labels)
+        assert model.training is training
+
+
+def test_counting_words_finds_the_word_that_tells_and_knows_no_order():
+    (ids, mask), labels = batch()
+    shuffled = ids.flip(1)
+    assert word_counting_accuracy((ids, mask), labels, (shuffled, mask), labels) == 1.0
+    unknown = torch.full_like(ids, 60)  # words that it never saw leave it with the commoner label
+    assert word_counting_accuracy((ids[:5], mask[:5]), labels[:5], (unknown, mask), labels) == 0.5

@@ -158,7 +158,7 @@ def test_batches_hold_each_text_once_and_whole(lengths, size, seed, shuffled):
     for step in range(len(batches)):
         ids, attention_mask = batches[step]
         assert ids.shape == attention_mask.shape and ids.shape[1] == attention_mask.sum(1).max()
-        assert batches.words(step) == int(attention_mask.sum()) - 2 * len(ids), "special tokens are not words"
+        assert batches.num_tokens(step) == int(attention_mask.sum()) - 2 * len(ids), "special tokens are not words"
         for row, mask in zip(ids.tolist(), attention_mask.sum(1).tolist(), strict=True):
             assert row[0] == CLS and row[mask - 1] == SEP and set(row[mask:]) <= {PAD}, (
                 f"not [CLS] … [SEP]: {row}"
@@ -363,7 +363,7 @@ def test_log_and_history(tmp_path):
     score = evaluate(model, Masking(TOKENIZER), CORPUS.held_out, TOKENIZER)
     assert history.records[-1]["held_out"] == score.loss and history.records[-1]["floor"] == 0.0
     batches = Batches(CORPUS.train, TOKENIZER, 8, seed=0)
-    assert history.records[-1]["tokens"] == sum(batches.words(step) for step in range(12))
+    assert history.records[-1]["tokens"] == sum(batches.num_tokens(step) for step in range(12))
     assert Recipe.from_json((tmp_path / "recipe.json").read_text()) == SHORT
 
 
@@ -475,11 +475,46 @@ def test_checkpoint_holds_no_code(tmp_path):
     assert not (tmp_path / "harm").exists(), "reading a checkpoint ran its code"
 
 
+def test_a_resumed_run_keeps_its_checkpoint_before_the_first_record(tmp_path):
+    """Killed twice between two lines of the log, it still goes on, and reports the loss of an unbroken run."""
+    recipe = dataclasses.replace(SHORT, log_every=12, evaluate_every=12, checkpoint_every=2)
+    for steps in (5, 3):
+        with pytest.raises(Stop):
+            run(recipe=recipe, folder=tmp_path, resume=True, objective=StopsAfter(steps))
+        assert (tmp_path / CHECKPOINT).exists(), "a resumed run threw away the checkpoint that it went on from"
+    model, history = run(recipe=recipe, folder=tmp_path, resume=True)
+    whole, expected = run(recipe=recipe)
+    assert_same_weights(model, whole, "the twice killed run is not the unbroken one")
+    assert history.records[-1]["loss"] == pytest.approx(expected.records[-1]["loss"])
+
+
+class StopsAfter(Masking):
+    """Masking that is interrupted after so many batches."""
+
+    def __init__(self, batches):
+        super().__init__(TOKENIZER)
+        self.left = batches
+
+    def split(self, *batch):
+        if not self.left:
+            raise Stop
+        self.left -= 1
+        return super().split(*batch)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
+    run(folder=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="already holds a run"):
+        run(folder=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(Stop):
         run(folder=tmp_path, callbacks=[stop_after(6)])
     earlier = (tmp_path / CHECKPOINT).read_bytes()
-    replace, fsync = os.replace, os.fsync
+    fsync = os.fsync
 
     def full(descriptor):
         if os.fstat(descriptor).st_size > 10_000:  # the checkpoint, not the log
@@ -492,7 +527,6 @@ def test_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     assert (tmp_path / CHECKPOINT).read_bytes() == earlier, "the earlier checkpoint was damaged"
     assert not list(tmp_path.glob(".*")), "a half-written file was left behind"
     monkeypatch.undo()
-    assert os.replace is replace
     assert_same_weights(
         run(folder=tmp_path, resume=True)[0], run()[0], "the run did not recover from a full disk"
     )

@@ -35,6 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"{where}{error.strerror or error}", 1)
     except ValueError as error:
         return _fail(str(error), 1)
+    except RuntimeError as error:
+        if "memory" not in str(error).lower():
+            raise
+        reason = str(error).splitlines()[0]
+        return _fail(f"too little memory for this model and batch ({reason}): choose a smaller --batch-size", 1)
 
 
 def _fail(sentence: str, status: int) -> int:
@@ -145,12 +150,15 @@ def _pretrain(options: argparse.Namespace) -> int:
     from .models.bert import MaskedLanguageModel
     from .models.pretrained import save_pretrained
     from .objectives import load_objective
-    from .training import CHECKPOINT, LOG, Processes, train
+    from .training import CHECKPOINT, Processes, Recipe, refuse_used, train
 
     here = Processes.join(options.device)
-    if (folder / LOG).exists() and not options.resume:
-        raise ValueError(f"{folder} already holds a run: --resume goes on with it, or choose another folder")
+    if not options.resume:
+        refuse_used(folder)
     if (folder / "model.safetensors").exists() and not (folder / CHECKPOINT).exists():
+        made = folder / "recipe.json"
+        if not made.is_file() or Recipe.from_json(made.read_text(encoding="utf-8")) != recipe:
+            raise ValueError(f"{folder} holds a model that this recipe did not make: choose another folder")
         print(f"{folder} is complete: nothing to do")
         return 0
     corpus = load_corpus(recipe.corpus, **recipe.corpus_options)
@@ -177,7 +185,7 @@ def _pretrain(options: argparse.Namespace) -> int:
         (folder / CHECKPOINT).unlink()
         if not told:
             _tell(model, history.records[-1])
-    here.part()
+    here.leave()
     return 0
 
 

@@ -172,7 +172,7 @@ class Batches:
             self._start(epoch)
         return batch
 
-    def words(self, step: int) -> int:
+    def num_tokens(self, step: int) -> int:
         """The number of tokens in batch `step`, special ones not counted."""
         batch = self._locate(step)
         return self.sizes[batch]
@@ -296,15 +296,13 @@ def evaluate(
     batches = Batches(texts, tokenizer, batch_size, device=device)
     training = model.training
     model.eval()
-    total = torch.zeros(
-        4, dtype=torch.float64, device=device
-    )  # targets, losses, their squares, right answers
+    total = torch.zeros(4, dtype=torch.float64)  # targets, losses, their squares, right answers
     for step in range(len(batches)):
         split = objective.split(*batches[step], torch.Generator(device).manual_seed(_seed(seed, step)))
         logits = objective.logits(model, split)
-        losses = nn.functional.cross_entropy(logits, split.labels, reduction="none").double()
-        right = (logits.argmax(-1) == split.labels).sum()
-        total += torch.stack([losses.new_tensor(len(losses)), losses.sum(), losses.square().sum(), right])
+        losses = nn.functional.cross_entropy(logits, split.labels, reduction="none").cpu().double()
+        right = (logits.argmax(-1) == split.labels).sum().item()
+        total += torch.tensor([len(losses), losses.sum(), losses.square().sum(), right], dtype=torch.float64)
     model.train(training)
     n, loss, square, right = total.tolist()
     if not n:
@@ -360,7 +358,7 @@ class Processes:
         """Whether this is the process that writes and speaks for all."""
         return self.rank == 0
 
-    def part(self) -> None:
+    def leave(self) -> None:
         """Leave the other processes, if there are any."""
         if self.count > 1:
             torch.distributed.destroy_process_group()
@@ -369,7 +367,7 @@ class Processes:
         """This process's part of n rows."""
         return slice(self.rank * n // self.count, (self.rank + 1) * n // self.count)
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
         if self.count > 1:
             flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -378,7 +376,7 @@ class Processes:
             for tensor, part in zip(tensors, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
-    def agree(self, model: nn.Module) -> None:
+    def broadcast(self, model: nn.Module) -> None:
         """Give every process the first one's weights."""
         if self.count > 1:
             for tensor in model.state_dict().values():
@@ -450,7 +448,7 @@ def _restore(folder: Path, recipe: Recipe, model: nn.Module, optimizers: list) -
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        return {name: state[name] for name in ("step", "tokens", "seconds", "loss")}
+        return {name: state[name] for name in ("step", "tokens", "seconds", "loss", "recorded")}
     except _DAMAGED as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"cannot go on from the checkpoint {path}: {reason}") from None
@@ -502,25 +500,30 @@ def train(
     judge: the objective by which held-out texts are scored, when runs with different ones are to be compared.
 
     With a folder, the recipe (recipe.json), the log (log.jsonl) and checkpoints are written there, and
-    `resume` goes on from the last checkpoint. Each callback is given the model and each record. Under
-    `accelerate launch` the processes share every batch, and its mixed precision, if any, is used.
+    `resume` goes on from the last checkpoint; without it a folder that holds a run raises ValueError. Each
+    callback is given the model and each record. Under `accelerate launch` the processes share every batch,
+    and its mixed precision, if any, is used.
     """
     here = Processes.join(device)
     recipe = _as_launched(recipe, here)
+    if folder and not resume:
+        refuse_used(folder)
     model.to(here.device).train()
-    here.agree(model)
+    here.broadcast(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizers = make_optimizers(model, recipe)
     batches = Batches(corpus.train, corpus.tokenizer, recipe.batch_size, recipe.seed, here.device)
     corruption = torch.Generator(here.device)
-    now = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": torch.zeros((), device=here.device)}
+    now = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": torch.zeros((), device=here.device), "recorded": 0}
     history, folder, judge = History(), folder and Path(folder), judge or objective
     floor, phases = corpus.floor if judge.standard else None, _phases(objective, corpus.tokenizer, recipe)
     if folder and resume and (folder / CHECKPOINT).exists():
         now = _restore(folder, recipe, model, optimizers)
+        if not here.first:
+            now["loss"].zero_()  # the first process has the sum of all
         history = History.read(folder / LOG, until=now["step"])
     if folder and here.first:
-        _prepare(folder, recipe, history)
+        _prepare(folder, recipe, history, begins=now["step"] == 0)
     started = time.perf_counter() - now["seconds"]
     outside = torch.random.fork_rng([here.device] if here.device.type == "cuda" else [])
     with outside, Progress(recipe, now["step"], corpus, floor, progress and here.first) as bar:
@@ -531,17 +534,17 @@ def train(
                 now_trained = next(phase for start, phase in phases if step >= start)
                 loss = batch_loss(model, now_trained, batches[step], corruption, here)
             loss.backward()
-            here.add_up([p.grad for p in parameters if p.grad is not None])
+            here.all_reduce([p.grad for p in parameters if p.grad is not None])
             update(optimizers, parameters, learning_rate_share(step, recipe), recipe.clip)
 
             now["loss"] += loss.detach()  # stays on the device: to ask for its value would stop the queue
-            now["tokens"] += batches.words(step)
+            now["tokens"] += batches.num_tokens(step)
             now["seconds"] = time.perf_counter() - started
             now["step"] = step + 1
-            bar.advance(batches.words(step))
+            bar.advance(batches.num_tokens(step))
             if _due(recipe, now["step"], recipe.log_every, recipe.evaluate_every):
-                here.add_up([now["loss"]])
-                record = {"step": now["step"], "tokens": now["tokens"], "loss": _mean_since(history, now)}
+                here.all_reduce([now["loss"]])
+                record = {"step": now["step"], "tokens": now["tokens"], "loss": _mean_since(now)}
                 record["seconds"] = round(time.perf_counter() - started, 3)
                 if here.first and _due(recipe, now["step"], recipe.evaluate_every):
                     record |= _held_out(model, judge, corpus, recipe)
@@ -550,8 +553,12 @@ def train(
                 bar.tell(record)
                 for callback in callbacks:
                     callback(model, record)
-            if folder and here.first and _due(recipe, now["step"], recipe.checkpoint_every):
-                _save(folder, recipe, model, optimizers, now)
+            if folder and _due(recipe, now["step"], recipe.checkpoint_every):
+                here.all_reduce([now["loss"]])
+                if here.first:
+                    _save(folder, recipe, model, optimizers, now)
+                else:
+                    now["loss"].zero_()
     return history
 
 
@@ -581,22 +588,28 @@ def _as_launched(recipe: Recipe, here: Processes) -> Recipe:
     return dataclasses.replace(recipe, precision="bfloat16") if precision == "bf16" else recipe
 
 
-def _prepare(folder: Path, recipe: Recipe, history: History) -> None:
+def refuse_used(folder: str | Path) -> None:
+    """Raise ValueError if `folder` holds a run, which a new one would overwrite."""
+    if any((Path(folder) / name).exists() for name in (LOG, CHECKPOINT)):
+        raise ValueError(f"{folder} already holds a run: resume it, or choose another folder")
+
+
+def _prepare(folder: Path, recipe: Recipe, history: History, begins: bool) -> None:
     """Make a folder ready for a run that begins, or goes on after `history`."""
     folder.mkdir(parents=True, exist_ok=True)
     for torn in folder.glob(f".{CHECKPOINT}.*"):  # what a kill left behind
         torn.unlink()
-    if not history.records:
+    if begins:
         (folder / CHECKPOINT).unlink(missing_ok=True)
     write_atomically(folder / "recipe.json", recipe.to_json().encode())
     history.write_to(folder / LOG)
 
 
-def _mean_since(history: History, now: dict[str, Any]) -> float:
+def _mean_since(now: dict[str, Any]) -> float:
     """The mean loss since the last record; its sum starts anew."""
-    last = history.records[-1]["step"] if history.records else 0
-    mean = now["loss"].item() / (now["step"] - last)
+    mean = now["loss"].item() / (now["step"] - now["recorded"])
     now["loss"].zero_()
+    now["recorded"] = now["step"]
     if not math.isfinite(mean):
         raise ValueError(f"the loss is {mean} at step {now['step']}: choose smaller learning rates")
     return mean
