@@ -40,7 +40,7 @@ def read(name: str) -> tuple[str, dict[str, Question]]:
             state = first.removeprefix("# ")
         elif current and state == "BEGIN QUESTION":
             questions[current].text += source
-        elif current and state == "BEGIN SOLUTION":
+        elif current and state == "BEGIN SOLUTION" and cell.cell_type == "code":  # beside code, a model answer in words
             questions[current].solution += source + "\n"
             blank = BLOCK.sub(r"\1...\n", source)
             questions[current].start += re.sub(r"= .*# SOLUTION$", "= ...", blank, flags=re.M) + "\n"

@@ -9,14 +9,18 @@ from typing import Any
 HERE = Path(__file__).parent
 
 # The recipe of the model that a chapter trains before the reader's eyes: fields of `selfsup.training.Recipe`.
+# Nothing but a name needs that name, so attention turns away from names, and the model never finds out that they come
+# again. The phase from 20% to 32% of the steps asks mostly for words that the text says twice, and brings it back.
 VILLAGE: dict[str, Any] = {
     "objective_options": {"rate": 0.4},
+    "phases": {"0.2": {"rate": 0.05, "repeated": 0.5}, "0.32": {}},
     "corpus": "village",
-    "model": {"shape": "village-bert", "dropout": 0.0},
+    "model": {"shape": "village-bert", "dropout": 0.0, "init_std": 0.1},
     "steps": 1100,
     "batch_size": 64,
     "learning_rate": 3e-3,
-    "matrix_learning_rate": 0.02,
+    "matrix_learning_rate": 0.03,
+    "weight_decay": 0.3,
     "decay": 0.6,
     "log_every": 50,
     "evaluate_every": 100,

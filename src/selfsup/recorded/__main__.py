@@ -1,10 +1,10 @@
 """Make a record again. Each takes minutes on one core, and the chapters say that what they show is recorded.
 
-village    the run of chapter 2 with three seeds
+village    the run of chapter 2 with three seeds, and without the phase that asks for repeated words
 rates      mask rates from 5% to 80% at equal compute, three seeds each
-fates      what chosen words become: 80/10/10, all [MASK], all random; three seeds each
+fates      what chosen words become: 80/10/10, 80/20/0, 80/0/20, all [MASK], all random; three seeds each
 pieces     whole words against pieces of words, three seeds each
-labels     20 to 200 labels with and without self-supervision before, three seeds each
+labels     20 to 200 labels: with self-supervision before, alone, and counted words; three draws each
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ import torch
 from torch.nn import functional as F
 
 from ..corpora import Corpus, Texts, load_corpus, tinyworld
-from ..corpora.tinyworld.floors import corrupt, exact_losses
-from ..finetuning import Classifier, accuracy, fine_tune, pad
+from ..corpora.tinyworld.automaton import SPECIAL
+from ..corpora.tinyworld.floors import Estimate, corrupt, exact_losses
+from ..finetuning import Classifier, accuracy, fine_tune, pad, word_counting_accuracy
 from ..models.bert import MaskedLanguageModel
 from ..models.encoder import Encoder, EncoderConfig
-from ..models.pretrained import load
+from ..models.pretrained import CHECKPOINTS, load
 from ..objectives.masking import BERTS_RATES, Masking
 from ..tokenization import train_wordpiece, write_atomically
 from ..training import Recipe, train
@@ -38,11 +40,11 @@ SEEDS = (0, 1, 2)
 
 def pretrain(corpus: Corpus, recipe: Recipe, seed: int, **changes: Any) -> tuple[MaskedLanguageModel, list[dict]]:
     """A model trained from scratch as `recipe` says, its objective changed by `changes`, and its log."""
-    recipe = dataclasses.replace(recipe, seed=seed)
+    recipe = dataclasses.replace(recipe, seed=seed, objective_options=recipe.objective_options | changes)
     torch.manual_seed(seed)
     shape = dict(recipe.model)
     model = MaskedLanguageModel(EncoderConfig.named(shape.pop("shape"), len(corpus.tokenizer), **shape))
-    objective = Masking(corpus.tokenizer, **{**recipe.objective_options, **changes})
+    objective = Masking(corpus.tokenizer, **recipe.objective_options)
     judge = Masking(corpus.tokenizer)
     log = train(model, objective, corpus, recipe, progress=False, device="cpu", judge=judge).records
     return model.eval(), [{k: round(v, 5) for k, v in record.items() if k != "seconds"} for record in log]
@@ -51,7 +53,7 @@ def pretrain(corpus: Corpus, recipe: Recipe, seed: int, **changes: Any) -> tuple
 @torch.no_grad()
 def against_truth(model: MaskedLanguageModel, corpus: Corpus, n: int = 300, **rates: float) -> dict[str, float]:
     """Loss and exact floor (nats) under one corruption of n held-out texts, and the error of their difference."""
-    language, rng, ours, exact = tinyworld.load("village"), np.random.default_rng(0), [], []
+    language, rng, ours, exact, text = tinyworld.load("village"), np.random.default_rng(0), [], [], []
     for i in range(n):
         ids, targets = corrupt(corpus.held_out[i], rng, len(language.words), **rates)
         places = np.flatnonzero(targets >= 0)
@@ -60,32 +62,10 @@ def against_truth(model: MaskedLanguageModel, corpus: Corpus, n: int = 300, **ra
             real = torch.from_numpy(targets[places]).long()
             ours.append(F.cross_entropy(logits, real, reduction="none").numpy())
             exact.append(exact_losses(language, ids, targets, **rates))
+            text += [i] * len(places)
     ours, exact = np.concatenate(ours), np.concatenate(exact)
-    error = (ours - exact).std() / len(ours) ** 0.5
-    return {"loss": float(ours.mean()), "floor": float(exact.mean()), "error": float(error)}
-
-
-def stories(language: tinyworld.Language, n: int, seed: int) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """n documents as (ids, attention_mask), and whether each goes well (1) or badly (0)."""
-    documents = language.documents(n, seed)
-    ids = [[5 + language.index[token] for token in document.tokens] for document in documents]
-    labels = torch.tensor([int(document.sentiment == "good") for document in documents])
-    return pad(ids, language.tokenizer), labels
-
-
-@torch.no_grad()
-def frozen(model: MaskedLanguageModel, labels: int = 200, ridge: float = 1.0) -> float:
-    """Accuracy of a linear classifier (ridge regression) of moods on the mean vectors of the encoder as it is."""
-    found = []
-    for n, seed in ((labels, 10_000), (500, 20_000)):
-        (ids, mask), moods = stories(tinyworld.load("village"), n, seed)
-        hidden = model.encoder(ids, mask) * mask.unsqueeze(-1)
-        found.append(((hidden.sum(1) / mask.sum(1, keepdim=True)).double(), moods.double() * 2 - 1))
-    (x, y), (test, answers) = found
-    mean, scale = x.mean(0), x.std(0)
-    x, test = (x - mean) / scale, (test - mean) / scale
-    weights = torch.linalg.solve(x.T @ x + ridge * labels * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
-    return float(((test @ weights > 0) == (answers > 0)).double().mean())
+    error = Estimate.of(ours - exact, text).error
+    return {"loss": float(ours.mean()), "floor": float(exact.mean()), "error": error}
 
 
 @torch.no_grad()
@@ -102,33 +82,34 @@ def keeps_what_it_sees(model: MaskedLanguageModel, corpus: Corpus, n: int = 300)
 
 def village(recipe: Recipe) -> Iterator[dict]:
     corpus = load_corpus("village")
-    for seed in SEEDS:
-        model, log = pretrain(corpus, recipe, seed)
-        yield {"seed": seed, "log": log, **against_truth(model, corpus, **BERTS_RATES)}
+    for phases in (recipe.phases, {}):
+        for seed in SEEDS:
+            model, log = pretrain(corpus, dataclasses.replace(recipe, phases=phases), seed)
+            yield {"phases": bool(phases), "seed": seed, "log": log, **against_truth(model, corpus, **BERTS_RATES)}
 
 
 def rates(recipe: Recipe) -> Iterator[dict]:
-    corpus, recipe = load_corpus("village"), briefly(recipe)
+    corpus = load_corpus("village")
     for rate in (0.05, 0.15, 0.4, 0.8):
         for seed in SEEDS:
             model, _ = pretrain(corpus, recipe, seed, rate=rate)
             own = against_truth(model, corpus, **{**BERTS_RATES, "rate": rate})
             at_15 = against_truth(model, corpus, rate=0.15, mask=1.0, random=0.0)
-            yield {"rate": rate, "seed": seed, **own, "at_15": at_15, "frozen": frozen(model)}
+            yield {"rate": rate, "seed": seed, **own, "at_15": at_15}
 
 
 def fates(recipe: Recipe) -> Iterator[dict]:
-    corpus, recipe = load_corpus("village"), briefly(recipe)
-    for name, mask, random in (("80/10/10", 0.8, 0.1), ("all [MASK]", 1.0, 0.0), ("all random", 0.0, 1.0)):
+    corpus = load_corpus("village")
+    kinds = {"80/10/10": (0.8, 0.1), "80/20/0": (0.8, 0.2), "80/0/20": (0.8, 0.0)}
+    for name, (mask, random) in {**kinds, "all [MASK]": (1.0, 0.0), "all random": (0.0, 1.0)}.items():
         for seed in SEEDS:
             model, _ = pretrain(corpus, recipe, seed, mask=mask, random=random)
             at_15 = against_truth(model, corpus, rate=0.15, mask=1.0, random=0.0)
-            keeps = keeps_what_it_sees(model, corpus)
-            yield {"name": name, "seed": seed, "at_15": at_15, "keeps": keeps, "frozen": frozen(model)}
+            yield {"name": name, "seed": seed, "at_15": at_15, "keeps": keeps_what_it_sees(model, corpus)}
 
 
 def pieces(recipe: Recipe) -> Iterator[dict]:
-    plain, recipe = load_corpus("village"), briefly(recipe)
+    plain = load_corpus("village")
     words = plain.tokenizer.convert_ids_to_tokens(list(range(len(plain.tokenizer))))
     tokenizer = train_wordpiece([" ".join(words[t] for t in plain.train[i]) for i in range(2000)], 100)
     spelled = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
@@ -137,16 +118,15 @@ def pieces(recipe: Recipe) -> Iterator[dict]:
         return Texts.from_list([[piece for word in texts[i] for piece in spelled[word]] for i in range(len(texts))])
 
     corpus = Corpus("village in pieces", tokenizer, cut(plain.train), cut(plain.held_out))
-    recipe = dataclasses.replace(recipe, model={**recipe.model, "max_positions": 512})
     for whole in (False, True):
         for seed in SEEDS:
             model, log = pretrain(corpus, recipe, seed, whole_word=whole)
             asked = hidden_words(model, tokenizer, spelled, plain.held_out)
-            yield {"whole_word": whole, "seed": seed, "own_loss": log[-1]["loss"], **asked}
+            yield {"whole_word": whole, "seed": seed, "training_loss": log[-1]["loss"], **asked}
 
 
 @torch.no_grad()
-def hidden_words(model: MaskedLanguageModel, tokenizer: Any, spelled: list, texts: Texts, n: int = 400) -> dict:
+def hidden_words(model: MaskedLanguageModel, tokenizer: Any, spelled: list, texts: Texts, n: int = 1000) -> dict:
     """Ask for words of two pieces or more: how often all pieces are right when all are hidden, and one when one is."""
     rng, right, asked = np.random.default_rng(2), {"word_right": 0, "piece_right": 0}, 0
     for i in range(n):
@@ -169,33 +149,47 @@ def topics(n: int, seed: int) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.
     """n stories of the world as (ids, attention_mask), and the number of each one's topic."""
     language = tinyworld.load("world")
     documents, names = language.documents(n, seed), [name for name, _ in language.data["topics"]]
-    ids = [[5 + language.index[token] for token in document.tokens] for document in documents]
+    ids = [[SPECIAL + language.index[token] for token in document.tokens] for document in documents]
     return pad(ids, language.tokenizer), torch.tensor([names.index(document.topic) for document in documents])
 
 
-def labels(recipe: Recipe) -> Iterator[dict]:
+def labels(_: None) -> Iterator[dict]:
     model, _ = load("tinyworld-bert")
-    test, answers = topics(400, 20_000)
+    classes = len(tinyworld.load("world").data["topics"])
+    test, validation = topics(400, 20_000), topics(200, 25_000)
     for count in (20, 60, 200):
         for seed in SEEDS:
             batch, told = topics(count, 30_000 + seed)
+            run = {"labels": count, "seed": seed}
+            yield {**run, "start": "counting words", "accuracy": word_counting_accuracy(batch, told, *test)}
             for start in ("self-supervised", "random"):
-                for rate in (3e-4, 1e-3):
+                for rate in (1e-3, 3e-3):
                     torch.manual_seed(seed)
-                    blank = Encoder(dataclasses.replace(model.config, dropout=0.0))
-                    encoder = blank if start == "random" else copy.deepcopy(model.encoder)
-                    classifier = Classifier(encoder, 13)
-                    fine_tune(classifier, batch, told, steps=40, learning_rate=rate, seed=seed)
-                    score = accuracy(classifier, test, answers)
-                    yield {"labels": count, "start": start, "learning_rate": rate, "seed": seed, "accuracy": score}
+                    blank = Encoder(dataclasses.replace(model.config, dropout=0.0, init_std=0.02))  # as BERT begins
+                    classifier = Classifier(blank if start == "random" else copy.deepcopy(model.encoder), classes)
+                    fine_tune(classifier, batch, told, steps=60, learning_rate=rate, seed=seed)
+                    scores = {"validation": accuracy(classifier, *validation), "accuracy": accuracy(classifier, *test)}
+                    yield {**run, "start": start, "learning_rate": rate, **scores}
 
 
-def briefly(recipe: Recipe) -> Recipe:
-    """Half the steps, and no held-out scores on the way: for comparisons of many runs."""
-    return dataclasses.replace(recipe, steps=recipe.steps // 2, evaluate_every=recipe.steps, evaluation_texts=100)
+WHOLE = Recipe(**VILLAGE)
+# Half the steps, no phases, and no held-out scores on the way: for comparisons of many runs.
+HALF = dataclasses.replace(
+    WHOLE, steps=WHOLE.steps // 2, phases={}, evaluate_every=WHOLE.steps, evaluation_texts=100
+)
+LONG = dataclasses.replace(HALF, model={**HALF.model, "max_positions": 512})  # words in pieces make long texts
+RECORDS: dict[str, tuple[Callable[[Any], Iterator[dict]], Recipe | None]] = {
+    "village": (village, WHOLE),
+    "rates": (rates, HALF),
+    "fates": (fates, HALF),
+    "pieces": (pieces, LONG),
+    "labels": (labels, None),
+}
 
 
-RECORDS = {"village": village, "rates": rates, "fates": fates, "pieces": pieces, "labels": labels}
+def weights_digest(name: str) -> str:
+    """The SHA-256 of a shipped checkpoint's weights, in hexadecimal digits: a record of what it does is of it alone."""
+    return hashlib.sha256((CHECKPOINTS / name / "model.safetensors").read_bytes()).hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -203,16 +197,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m selfsup.recorded", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=[*RECORDS])
-    parser.add_argument("--steps", type=int, default=VILLAGE["steps"], help="a shorter run, to try it out")
+    parser.add_argument("--steps", type=int, help="a shorter run, to try it out")
     parser.add_argument("--output", type=Path, help="the file to write (default: the record that the chapters read)")
     options = parser.parse_args(arguments)
-    recipe, runs = Recipe(**{**VILLAGE, "steps": options.steps}), []
-    for run in RECORDS[options.name](recipe):
+    make, recipe = RECORDS[options.name]
+    command, about = f"python -m selfsup.recorded {options.name}", {"weights": weights_digest("tinyworld-bert")}
+    if recipe:
+        try:
+            recipe = dataclasses.replace(recipe, steps=recipe.steps if options.steps is None else options.steps)
+        except ValueError as error:
+            parser.error(str(error))
+        command += "" if options.steps is None else f" --steps {recipe.steps}"
+        about = {"recipe": json.loads(recipe.to_json())}
+    runs = []
+    for run in make(recipe):
         runs.append(run)
         print(json.dumps({key: value for key, value in run.items() if key != "log"}), flush=True)
-    shorter = "" if options.steps == VILLAGE["steps"] else f" --steps {options.steps}"
-    command = f"python -m selfsup.recorded {options.name}{shorter}"
-    record = {"command": command, "recipe": json.loads(recipe.to_json()), "runs": runs}
+    record = {"command": command, **about, "runs": runs}
     text = json.dumps(record, separators=(",", ":")).replace('{"', '\n{"').strip() + "\n"
     write_atomically(options.output or HERE / f"{options.name}.json", text.encode())
     return 0

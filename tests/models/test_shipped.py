@@ -1,0 +1,51 @@
+"""The shipped models keep what the course says of them, measured against the exact truth and on unseen words."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from selfsup.corpora import load_corpus, tinyworld
+from selfsup.corpora.books import cloze_accuracy
+from selfsup.corpora.tinyworld.floors import Estimate, corrupt, exact_losses
+from selfsup.finetuning import pad
+from selfsup.models.pretrained import CHECKPOINTS, load
+from selfsup.objectives.masking import BERTS_RATES
+
+# Nats. The aim is 0.03: longer training closes the rest, and this bound is to follow the model down.
+GAP = 0.1
+
+
+def test_tinyworld_bert_is_near_the_exact_truth():
+    """On held-out texts, the same corruption for both: mean loss minus mean exact loss, in nats per chosen word."""
+    model, tokenizer = load("tinyworld-bert")
+    language, corpus = tinyworld.load("world"), load_corpus("tinyworld", n=1)
+    rng, excess, text = np.random.default_rng(0), [], []
+    for i in range(400):
+        ids, targets = corrupt(corpus.held_out[i], rng, len(language.words), **BERTS_RATES)
+        places = np.flatnonzero(targets >= 0)
+        if len(places):
+            with torch.no_grad():
+                logits = model.eval()(pad([ids], tokenizer)[0])[0, 1 + places].double()
+            ours = F.cross_entropy(logits, torch.from_numpy(targets[places]).long(), reduction="none").numpy()
+            excess.append(ours - exact_losses(language, ids, targets, **BERTS_RATES))
+            text += [i] * len(places)
+    gap = Estimate.of(np.concatenate(excess), text)
+    assert gap.value < GAP, f"tinyworld-bert stands {gap} nats above the exact answer"
+
+
+def test_storybook_bert_fills_in_what_a_reader_would_ask():
+    model, tokenizer = load("storybook-bert")
+    whole = cloze_accuracy(model, tokenizer)[-1]
+    assert whole["n"] >= 60 and whole["top1"] > 0.3 and whole["top5"] > 0.5, whole
+    ids = tokenizer("once upon a [MASK] there was a king", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        chances = model.eval()(ids)[ids == tokenizer.mask_token_id].softmax(-1)[0]
+    assert chances[tokenizer.convert_tokens_to_ids("time")] > 0.5
+
+
+def test_weights_are_small_enough_for_a_page():
+    for name, most in (("tinyworld-bert", 1.6e6), ("storybook-bert", 6.5e6)):
+        size = (CHECKPOINTS / name / "model.safetensors").stat().st_size
+        assert size <= most, f"{name} takes {size:,} bytes"
