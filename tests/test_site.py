@@ -108,6 +108,13 @@ def test_images_say_what_they_show(browser, site, document):
     assert not silent, "images without alternative text"
 
 
+def test_tables_are_tables(built, document):
+    page = (built / address(document)).read_text(encoding="utf8")
+    assert not re.search(r"\|\s*:?--+:?\s*\|", page), "a table is shown as the characters that it is written in"
+    if document.startswith("notebooks/"):
+        assert page.count("<table") >= 3
+
+
 def test_links_lead_somewhere(browser, site, built, document):
     with Visit(browser, site, document, WIDE) as visit:
         links = visit.page.eval_on_selector_all("a[href]", "(all) => all.map((a) => a.href)")
