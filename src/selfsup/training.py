@@ -506,7 +506,7 @@ def train(
     """
     here = Processes.join(device)
     recipe = _as_launched(recipe, here)
-    if folder and not resume:
+    if folder and here.first and not resume:  # the others might see what the first one has begun to write
         refuse_used(folder)
     model.to(here.device).train()
     here.broadcast(model)
