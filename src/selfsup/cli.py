@@ -77,7 +77,7 @@ def _add_pretrain(commands: Any) -> None:
 
 
 _CHANGES = (
-    ("objective", str, "how x is split: masking"),
+    ("objective", str, "how x is split: masking, pairs, nsp or sop"),
     ("objective-options", dict, "its rates, such as rate=0.3 whole_word=true"),
     ("phases", dict, 'how they change, such as \'0={"rate": 0.1}\' 0.5={}: from which share of the steps on, and what'),
     ("corpus", str, "what to learn from: tinyworld, village or books"),
@@ -147,7 +147,7 @@ def _pretrain(options: argparse.Namespace) -> int:
     import torch
 
     from .corpora import load_corpus
-    from .models.bert import MaskedLanguageModel
+    from .models.bert import MaskedLanguageModel, SentencePairModel
     from .models.pretrained import save_pretrained
     from .objectives import load_objective
     from .training import CHECKPOINT, Processes, Recipe, refuse_used, train
@@ -166,7 +166,8 @@ def _pretrain(options: argparse.Namespace) -> int:
     if here.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(recipe.seed)
-    model = MaskedLanguageModel(_shape(recipe.model, len(corpus.tokenizer)))
+    kind = SentencePairModel if recipe.objective in ("nsp", "sop") else MaskedLanguageModel
+    model = kind(_shape(recipe.model, len(corpus.tokenizer)))
     told = [] if options.quiet or not here.first or sys.stderr.isatty() else [_tell]
     history = train(
         model,
@@ -195,6 +196,8 @@ def _tell(_: Any, record: dict[str, float]) -> None:
     if "held_out" in record:
         line += f", held out {record['held_out']:.4f} ± {record['standard_error']:.4f} nats"
         line += f", accuracy {record['accuracy']:.1%}"
+    if "pair_accuracy" in record:
+        line += f", of pairs {record['pair_accuracy']:.1%}"
     if "floor" in record:
         line += f", {record['held_out'] - record['floor']:+.4f} from the floor"
     print(line, flush=True)

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from .corpora import Corpus, Texts
 from .objectives import IGNORE, Objective, load_objective
+from .objectives.sentence_pairs import PairSplit
 from .tokenization import begins_word, write_atomically
 
 
@@ -270,12 +271,16 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well what was hidden is told: mean cross-entropy in nats with its standard error, and accuracy."""
+    """How well what was hidden is told: mean cross-entropy in nats with its standard error, and accuracy.
+
+    pair_accuracy: of the question about pairs of sentences, where the objective asks one.
+    """
 
     loss: float
     standard_error: float
     accuracy: float
     targets: int
+    pair_accuracy: float | None = None
 
 
 @torch.no_grad()
@@ -297,18 +302,23 @@ def evaluate(
     training = model.training
     model.eval()
     total = torch.zeros(4, dtype=torch.float64)  # targets, losses, their squares, right answers
+    pairs = torch.zeros(2)  # asked, right
     for step in range(len(batches)):
         split = objective.split(*batches[step], torch.Generator(device).manual_seed(_seed(seed, step)))
         logits = objective.logits(model, split)
         losses = nn.functional.cross_entropy(logits, split.labels, reduction="none").cpu().double()
         right = (logits.argmax(-1) == split.labels).sum().item()
         total += torch.tensor([len(losses), losses.sum(), losses.square().sum(), right], dtype=torch.float64)
+        if isinstance(split, PairSplit) and (asked := split.pair != IGNORE).any():
+            verdicts = objective.pair_logits(model, split).argmax(-1)
+            pairs += torch.tensor([asked.sum(), (verdicts == split.pair)[asked].sum()])
     model.train(training)
     n, loss, square, right = total.tolist()
     if not n:
         raise ValueError("the objective chose no target in these texts: give more texts or a higher rate")
     mean = loss / n
-    return Evaluation(mean, math.sqrt(max(0.0, square / n - mean**2) / n), right / n, int(n))
+    pair_accuracy = float(pairs[1] / pairs[0]) if pairs[0] else None
+    return Evaluation(mean, math.sqrt(max(0.0, square / n - mean**2) / n), right / n, int(n), pair_accuracy)
 
 
 def _seed(*parts: int) -> int:
@@ -388,7 +398,8 @@ class History:
     """What a run wrote down: records, one a line of its log.
 
     A record has step, tokens (seen so far), seconds, loss (nats, mean since the last record) and, where the
-    model was evaluated, held_out (nats), standard_error, accuracy and, where it is known, floor (nats).
+    model was evaluated, held_out (nats), standard_error, accuracy, where it is known floor (nats), and where pairs
+    are judged pair_accuracy.
     """
 
     records: list[dict[str, float]] = field(default_factory=list)
@@ -621,7 +632,8 @@ def _held_out(model: nn.Module, objective: Objective, corpus: Corpus, recipe: Re
     if recipe.evaluation_texts is not None:
         texts = texts.select(range(min(recipe.evaluation_texts, len(texts))))
     score = evaluate(model, objective, texts, corpus.tokenizer)
-    return {"held_out": score.loss, "standard_error": score.standard_error, "accuracy": score.accuracy}
+    record = {"held_out": score.loss, "standard_error": score.standard_error, "accuracy": score.accuracy}
+    return record if score.pair_accuracy is None else record | {"pair_accuracy": score.pair_accuracy}
 
 
 class Progress:

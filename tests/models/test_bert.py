@@ -4,11 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, BertForPreTraining
 
 from selfsup.models import (
     EncoderConfig,
     MaskedLanguageModel,
+    SentencePairModel,
     attention_weights,
     from_transformers,
     to_transformers,
@@ -58,25 +59,24 @@ def cases(draw):
     return EncoderConfig(**shape), inputs, seed
 
 
+def bert_config(config):
+    return BertConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=config.feed_forward,
+        max_position_embeddings=config.max_positions,
+        type_vocab_size=config.segments,
+        layer_norm_eps=config.norm_eps,
+    )
+
+
 @given(cases())
 @settings(max_examples=25, deadline=None)
 def test_theirs_into_ours(case):
     config, inputs, seed = case
-    theirs = randomise(
-        BertForMaskedLM(
-            BertConfig(
-                vocab_size=config.vocab_size,
-                hidden_size=config.width,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                intermediate_size=config.feed_forward,
-                max_position_embeddings=config.max_positions,
-                type_vocab_size=config.segments,
-                layer_norm_eps=config.norm_eps,
-            )
-        ),
-        seed,
-    )
+    theirs = randomise(BertForMaskedLM(bert_config(config)), seed)
     ours = from_transformers(theirs)
     assert ours.config == config, "the shape was read wrongly"
     with torch.no_grad():
@@ -93,6 +93,22 @@ def test_ours_into_theirs(case):
     with torch.no_grad():
         difference = (theirs(**inputs).logits - ours(**inputs)).abs().max()
     assert difference <= TOLERANCE, "our model gives other logits in transformers"
+
+
+@given(cases())
+@settings(max_examples=15, deadline=None)
+def test_both_heads_judge_pairs_alike_in_both_directions(case):
+    config, inputs, seed = case
+    theirs = randomise(BertForPreTraining(bert_config(config)), seed)
+    ours = from_transformers(theirs)
+    assert type(ours) is SentencePairModel
+    with torch.no_grad():
+        words, pairs = ours(**inputs, pair=True)
+        for model in (theirs, to_transformers(ours)):
+            expected = model(**inputs)
+            assert (expected.prediction_logits - words).abs().max() <= TOLERANCE
+            assert (expected.seq_relationship_logits - pairs).abs().max() <= TOLERANCE
+        assert torch.equal(ours(**inputs), words), "without `pair` it is a masked language model"
 
 
 @pytest.fixture

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreTraining
 
-from selfsup.models import EncoderConfig, MaskedLanguageModel, load_pretrained, save_pretrained
+from selfsup.models import (
+    EncoderConfig,
+    MaskedLanguageModel,
+    SentencePairModel,
+    load_pretrained,
+    save_pretrained,
+)
 from selfsup.tokenization import word_level
 
 WORDS = ["the", "cat", "sat", "on", "mat", "."]
@@ -72,6 +78,19 @@ def test_our_folder_opens_in_transformers(model, tokenizer, tmp_path, inputs, ha
     assert (theirs(**inputs).logits - ours(**inputs)).abs().max() < 1e-5, "transformers reads other logits"
     text = "The cat sat on the [MASK]!"
     assert dict(AutoTokenizer.from_pretrained(tmp_path)(text)) == dict(tokenizer(text))
+
+
+def test_a_model_of_pairs_goes_to_transformers_and_back(model, tokenizer, tmp_path, inputs):
+    torch.manual_seed(1)
+    pairs = SentencePairModel(model.config).eval()
+    save_pretrained(pairs, tokenizer, tmp_path)
+    theirs = BertForPreTraining.from_pretrained(tmp_path)
+    ours, _ = load_pretrained(tmp_path)
+    assert type(ours) is SentencePairModel
+    expected, (words, verdicts) = theirs(**inputs), ours(**inputs, pair=True)
+    assert (expected.prediction_logits - words).abs().max() < 1e-5
+    assert (expected.seq_relationship_logits - verdicts).abs().max() < 1e-5
+    assert (AutoModelForMaskedLM.from_pretrained(tmp_path)(**inputs).logits - words).abs().max() < 1e-5
 
 
 def test_their_folder_opens_here(tokenizer, tmp_path, inputs):

@@ -1,8 +1,8 @@
 """The Transformer once, and what is built from it; reads and writes Hugging Face folders."""
 
-from .bert import MaskedLanguageModel
+from .bert import MaskedLanguageModel, SentencePairModel
 from .encoder import SHAPES, Encoder, EncoderConfig
-from .heads import MaskedLMHead
+from .heads import MaskedLMHead, PairHead
 from .pretrained import (
     ModelUnavailable,
     from_transformers,
@@ -23,6 +23,8 @@ __all__ = [
     "MaskedLanguageModel",
     "ModelUnavailable",
     "MultiHeadAttention",
+    "PairHead",
+    "SentencePairModel",
     "attention",
     "attention_weights",
     "from_transformers",

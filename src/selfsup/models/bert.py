@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .encoder import Encoder, EncoderConfig
-from .heads import MaskedLMHead
+from .heads import MaskedLMHead, PairHead
 
 
 class MaskedLanguageModel(nn.Module):
@@ -29,7 +29,25 @@ class MaskedLanguageModel(nn.Module):
         input_ids, token_type_ids: (batch, time) ids; attention_mask: (batch, time), 0 at padding;
         positions: (batch, time) bool, True where an answer is wanted, or (n,) indices into batch * time.
         """
-        hidden = self.encoder(input_ids, attention_mask, token_type_ids)  # (batch, time, width)
+        return self.words(self.encoder(input_ids, attention_mask, token_type_ids), positions)
+
+    def words(self, hidden: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The head's logits of hidden states (batch, time, width), at `positions` alone if given."""
         if positions is not None:  # most positions need no answer, and the vocabulary is the costly part
             hidden = hidden.flatten(0, 1)[positions.flatten()]  # (n, width)
         return self.head(hidden, self.encoder.embeddings.token.weight)
+
+
+class SentencePairModel(MaskedLanguageModel):
+    """A masked language model that also judges pairs of sentences, equal to `BertForPreTraining` in `transformers`."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(config)
+        self.pair_head = PairHead(config)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None,
+                positions: Tensor | None = None, pair: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """As in `MaskedLanguageModel`; with `pair`, also the logits (batch, 2) of as it was, and changed."""
+        hidden = self.encoder(input_ids, attention_mask, token_type_ids)
+        words = self.words(hidden, positions)
+        return (words, self.pair_head(hidden)) if pair else words

@@ -26,3 +26,19 @@ class MaskedLMHead(nn.Module):
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """hidden: (..., width), embedding: (vocab, width) -> logits (..., vocab)."""
         return F.linear(self.norm(F.gelu(self.transform(hidden))), embedding, self.bias)
+
+
+class PairHead(nn.Module):
+    """As it was, or changed? Two scores for a pair of sentences, from the vector of [CLS] (Devlin et al. 2019)."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.pooler = nn.Linear(config.width, config.width)
+        self.relation = nn.Linear(config.width, 2)
+        for layer in (self.pooler, self.relation):
+            nn.init.normal_(layer.weight, std=config.init_std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden: (batch, time, width) -> logits (batch, 2)."""
+        return self.relation(self.pooler(hidden[:, 0]).tanh())

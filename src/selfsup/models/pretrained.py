@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..tokenization import load_tokenizer, save_tokenizer, write_atomically
-from .bert import MaskedLanguageModel
+from .bert import MaskedLanguageModel, SentencePairModel
 from .encoder import EncoderConfig
 
 if TYPE_CHECKING:
-    from transformers import BertForMaskedLM, PreTrainedTokenizerFast
+    from transformers import BertForMaskedLM, BertForPreTraining, PreTrainedTokenizerFast
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
@@ -52,7 +52,13 @@ _TENSORS = {
     r"^head\.transform\.": "cls.predictions.transform.dense.",
     r"^head\.norm\.": "cls.predictions.transform.LayerNorm.",
     r"^head\.bias$": "cls.predictions.bias",
+    r"^pair_head\.pooler\.": "bert.pooler.dense.",
+    r"^pair_head\.relation\.": "cls.seq_relationship.",
 }
+
+
+# Their name of an architecture -> our class.
+_ARCHITECTURES = {"BertForMaskedLM": MaskedLanguageModel, "BertForPreTraining": SentencePairModel}
 
 
 class ModelUnavailable(ValueError):
@@ -66,10 +72,10 @@ def hugging_face_name(name: str) -> str:
     return name
 
 
-def hugging_face_config(config: EncoderConfig) -> dict:
-    """The config.json of a Hugging Face `BertForMaskedLM` of this shape."""
+def hugging_face_config(config: EncoderConfig, architecture: str = "BertForMaskedLM") -> dict:
+    """The config.json of a Hugging Face BERT of this shape."""
     return {
-        "architectures": ["BertForMaskedLM"],
+        "architectures": [architecture],
         "model_type": "bert",
         **{theirs: getattr(config, ours) for ours, theirs in _CONFIG.items()},
         "attention_probs_dropout_prob": config.dropout,
@@ -118,17 +124,24 @@ def _fill(model: MaskedLanguageModel, tensors: dict[str, Tensor]) -> MaskedLangu
     return model
 
 
-def from_transformers(model: BertForMaskedLM) -> MaskedLanguageModel:
-    """Our model with the weights of a `BertForMaskedLM`; the logits are the same."""
-    ours = _fill(MaskedLanguageModel(read_config(model.config.to_dict())), model.state_dict())
-    return ours.to(model.device).train(model.training)
+def _architecture(model: MaskedLanguageModel) -> str:
+    """Their name of our model's class."""
+    return next(theirs for theirs, ours in _ARCHITECTURES.items() if type(model) is ours)
 
 
-def to_transformers(model: MaskedLanguageModel) -> BertForMaskedLM:
-    """A `BertForMaskedLM` with the weights of ours; the logits are the same."""
-    from transformers import BertConfig, BertForMaskedLM
+def from_transformers(model: BertForMaskedLM | BertForPreTraining) -> MaskedLanguageModel:
+    """Our model with the weights of theirs; the logits are the same."""
+    ours = _ARCHITECTURES[type(model).__name__](read_config(model.config.to_dict()))
+    return _fill(ours, model.state_dict()).to(model.device).train(model.training)
 
-    theirs = BertForMaskedLM(BertConfig(**hugging_face_config(model.config)))
+
+def to_transformers(model: MaskedLanguageModel) -> BertForMaskedLM | BertForPreTraining:
+    """The model in `transformers` with the weights of ours; the logits are the same."""
+    import transformers
+
+    architecture = _architecture(model)
+    config = transformers.BertConfig(**hugging_face_config(model.config, architecture))
+    theirs = getattr(transformers, architecture)(config)
     tensors = {hugging_face_name(name): tensor for name, tensor in model.state_dict().items()}
     tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
     tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
@@ -152,7 +165,7 @@ def save_pretrained(
             raise ValueError(f"{name} holds values that are not finite as {dtype}: the model was not saved")
     _check_vocabulary(tokenizer, model.config)
     save_tokenizer(tokenizer, folder)
-    config = json.dumps(hugging_face_config(model.config), indent=2) + "\n"
+    config = json.dumps(hugging_face_config(model.config, _architecture(model)), indent=2) + "\n"
     write_atomically(folder / "config.json", config.encode())
     write_atomically(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     return folder
@@ -169,8 +182,11 @@ def load_pretrained(folder: str | Path) -> tuple[MaskedLanguageModel, PreTrained
         if not file.is_file():
             raise ValueError(f"there is no file {file}: give a folder with a model saved as safetensors")
     try:
-        config = read_config(json.loads(config_file.read_text(encoding="utf-8")))
-        model = _fill(MaskedLanguageModel(config), load_file(weights_file))
+        described = json.loads(config_file.read_text(encoding="utf-8"))
+        config = read_config(described)
+        pairs = described.get("architectures") == ["BertForPreTraining"]
+        kind = SentencePairModel if pairs else MaskedLanguageModel
+        model = _fill(kind(config), load_file(weights_file))
     except SafetensorError as error:
         raise ValueError(f"{weights_file} is damaged or cut short ({error}): get it again") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

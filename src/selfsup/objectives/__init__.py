@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from torch import Generator, Tensor
@@ -28,7 +28,8 @@ class Split:
 
     def rows(self, which: slice) -> Split:
         """The part of the batch in the rows `which`."""
-        return Split({name: tensor[which] for name, tensor in self.inputs.items()}, self.targets[which])
+        inputs = {name: tensor[which] for name, tensor in self.inputs.items()}
+        return replace(self, inputs=inputs, targets=self.targets[which])
 
 
 class Objective(Protocol):
@@ -49,19 +50,23 @@ class Objective(Protocol):
         """(n,) cross-entropy in nats, one for each target."""
 
 
-OBJECTIVES = ("masking",)
+OBJECTIVES = ("masking", "pairs", "nsp", "sop")
 
 
 def load_objective(name: str, tokenizer: Any, **options: Any) -> Objective:
     """The objective called `name` for the ids of `tokenizer`; `options` are its rates.
 
-    Raises ValueError for a name, an option or a rate that does not exist.
+    "pairs" is masking in pairs of sentences; "nsp" and "sop" ask a question about the pair, too. Raises ValueError
+    for a name, an option or a rate that does not exist.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"there is no objective called {name!r}: choose one of {', '.join(OBJECTIVES)}")
     from .masking import Masking
+    from .sentence_pairs import SentencePairs
 
     try:
-        return Masking(tokenizer, **options)
+        if name == "masking":
+            return Masking(tokenizer, **options)
+        return SentencePairs(tokenizer, None if name == "pairs" else name, **options)
     except TypeError as error:
         raise ValueError(f"the objective {name!r} cannot take the options {options}: {error}") from None

@@ -9,6 +9,7 @@ from .corpus import load_corpus
 from .floors import masking_floor, next_token_floor, nsp_accuracy, sop_accuracy
 from .grammar import GrammarError, compile_language
 from .language import MASK, Document, Language, load
+from .pairs import Pairs
 
 __all__ = [
     "MASK",
@@ -16,6 +17,7 @@ __all__ = [
     "GrammarError",
     "Impossible",
     "Language",
+    "Pairs",
     "compile_language",
     "load",
     "load_corpus",

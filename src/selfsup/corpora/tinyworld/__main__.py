@@ -7,6 +7,7 @@ from .corpus import FLOORS, HELD_OUT_SEED, SIZES
 from .floors import masking_floor, next_token_floor, nsp_accuracy, sop_accuracy
 from .grammar import compile_language
 from .language import SHIPPED, Language
+from .pairs import Pairs
 
 
 def main() -> None:
@@ -15,12 +16,14 @@ def main() -> None:
     for size in ("world", "village"):
         data = compile_language(size)
         language = Language(data)
+        pairs = Pairs(language)
         texts = language.texts(SIZES[size][1], HELD_OUT_SEED)  # the texts that models are scored on
         floors[size] = {
             "masking": vars(masking_floor(language, texts)),
             "next_token": vars(next_token_floor(language, texts)),
-            "nsp": vars(nsp_accuracy(language)),
-            "sop": vars(sop_accuracy(language)),
+            "nsp": vars(nsp_accuracy(pairs)),
+            "nsp_same_topic": vars(nsp_accuracy(pairs, same_topic=True)),
+            "sop": vars(sop_accuracy(pairs)),
         }
         print(size, json.dumps(floors[size]))
         if size == "world":

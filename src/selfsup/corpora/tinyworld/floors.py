@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import Texts
-from .automaton import SPECIAL, Evidence, Impossible
+from .automaton import SPECIAL, Evidence
 from .language import Language
+from .pairs import Pairs
 
 MASK_ID = 4
 PRUNE = 1e-9  # places below this share are dropped under soft evidence, which changes no loss by 1e-5 nats
@@ -124,46 +125,29 @@ def next_token_floor(language: Language, texts: Texts) -> Estimate:
     return Estimate(float(rate), float(error), int(counts.sum()))
 
 
-def _log_prob(language: Language, tokens: Sequence[str]) -> float:
-    try:
-        return language.log_prob(tokens)
-    except Impossible:
-        return -np.inf
+def sop_accuracy(pairs: Pairs, n: int = 1000, seed: int = 0) -> Estimate:
+    """The best accuracy at telling two neighbouring sentences from the same two exchanged (order prediction)."""
+    right = [pairs.in_order(a, b) for a, b in zip(*pairs.sentences(n, seed)[:2])]
+    return Estimate.of(_verdicts(right))
 
 
-def _one_and_two(language: Language, n: int, seed: int):
-    """n texts of one sentence, n of two (as pairs of sentences), and log P of a text's having one or two sentences."""
-    ones, twos, drawn, counts = [], [], 0, np.zeros(3)
-    while len(ones) < n or len(twos) < n:
-        documents = language.documents(4 * n + 1000, seed + drawn, whole=False)
-        drawn += 1
-        for document in documents:
-            cuts = document.sentences
-            counts[min(len(cuts), 3) - 1] += 1
-            if len(cuts) == 1:
-                ones.append(document.tokens)
-            elif len(cuts) == 2:
-                twos.append((document.tokens[: cuts[0][1]], document.tokens[cuts[0][1] :]))
-    return ones[:n], twos[:n], *np.log(counts[:2] / counts.sum())
+def nsp_accuracy(pairs: Pairs, n: int = 1000, seed: int = 0, same_topic: bool = False) -> Estimate:
+    """The best accuracy at telling the next sentence from the second of another pair (next sentence prediction).
 
-
-def sop_accuracy(language: Language, n: int = 500, seed: int = 0) -> Estimate:
-    """The best accuracy at telling two consecutive sentences from the same two exchanged (order prediction)."""
-    _, pairs, _, _ = _one_and_two(language, n, seed)
-    margin = [_log_prob(language, a + b) - _log_prob(language, b + a) for a, b in pairs]
-    return Estimate.of([0.5 if m == 0 else float(m > 0) for m in margin])
-
-
-def nsp_accuracy(language: Language, n: int = 500, seed: int = 0) -> Estimate:
-    """The best accuracy at telling the next sentence from a sentence of another text (next sentence prediction).
-
-    A positive is a text of two sentences; a negative is two texts of one sentence each; both are equally frequent.
+    same_topic: the other pair has the same topic. Half of the n questions show a true next sentence.
     """
-    ones, pairs, log_one, log_two = _one_and_two(language, 2 * n, seed)
+    first, second, topics = pairs.sentences(n, seed)
+    rng, right = np.random.default_rng(seed), []
+    for i in range(n):
+        b = second[i]
+        if i % 2:
+            others = [j for j in range(n) if second[j] != b and (topics[j] == topics[i] or not same_topic)]
+            b = second[rng.choice(others)]
+        true = pairs.is_next(first[i], b, same_topic)
+        right.append(1 - true if i % 2 else true)
+    return Estimate.of(_verdicts(right))
 
-    def margin(a: Sequence[str], b: Sequence[str]) -> float:
-        apart = _log_prob(language, a) + _log_prob(language, b) - 2 * log_one
-        return _log_prob(language, tuple(a) + tuple(b)) - log_two - apart
 
-    right = [margin(a, b) > 0 for a, b in pairs[:n]] + [margin(a, b) <= 0 for a, b in zip(ones[:n], ones[n:])]
-    return Estimate.of(np.array(right, float))
+def _verdicts(right: Sequence[float]) -> np.ndarray:
+    """(n,) 1 where the right answer has more than half of the probability, 0 where less, and a half where half."""
+    return (1 + np.sign(np.asarray(right) - 0.5)) / 2

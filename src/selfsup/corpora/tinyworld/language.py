@@ -139,7 +139,8 @@ class Language:
 
     # The exact truth.
 
-    def _evidence(self, tokens: Sequence[str], masked: Sequence[int] = ()) -> Evidence:
+    def evidence(self, tokens: Sequence[str], masked: Sequence[int] = ()) -> Evidence:
+        """The tokens as an automaton takes them, those at `masked` unseen; raises Impossible for a word it has not."""
         hidden = set(masked) | {i for i, token in enumerate(tokens) if token == MASK}
         for i in hidden:
             if not 0 <= i < len(tokens):
@@ -167,13 +168,13 @@ class Language:
         """
         if not len(tokens):
             raise ValueError("the text is empty: give at least one sentence")
-        evidence, places = self._evidence(tokens, masked), sorted(set(masked))
+        evidence, places = self.evidence(tokens, masked), sorted(set(masked))
         answer = self._by_id(self._automaton(whole).tokens_given_rest(evidence, places))
         return answer[[places.index(place) for place in masked]]
 
     def next_word(self, prefix: Sequence[str], whole: bool = False) -> np.ndarray:
         """P(next token | prefix), (vocabulary,) over token ids; [SEP] has the probability that the text ends here."""
-        words, end = self._automaton(whole).next_token(self._evidence(prefix))
+        words, end = self._automaton(whole).next_token(self.evidence(prefix))
         answer = self._by_id(words)
         answer[SEP] = end
         return answer
@@ -182,14 +183,14 @@ class Language:
         """log P(text) in nats; masked tokens are summed over. Raises Impossible where P is zero."""
         if not len(tokens):
             raise ValueError("the text is empty: give at least one sentence")
-        return self._automaton(whole).log_prob(self._evidence(tokens))
+        return self._automaton(whole).log_prob(self.evidence(tokens))
 
     def topic(self, tokens: Sequence[str], whole: bool = False) -> np.ndarray:
         """P(topic | text), (topics,) in the order of `data["topics"]`. Raises Impossible where P(text) is zero."""
         if not len(tokens):
             raise ValueError("the text is empty: give at least one sentence")
         automaton = self._automaton(whole)
-        last = automaton.forward(self._evidence(tokens))[0][-1]
+        last = automaton.forward(self.evidence(tokens))[0][-1]
         weight = last.mass * automaton.final[last.state]
         if not weight.sum() > 0:
             raise Impossible(len(tokens), None)
@@ -200,7 +201,7 @@ class Language:
 
     def texts(self, n: int, seed: int, whole: bool = False) -> Texts:
         """n texts as token ids: half begin a document, half begin anywhere; cut after a sentence with chance 0.1."""
-        state, word, lengths, _ = self._draw(n, seed, whole)
+        state, word, lengths, _ = self.draw(n, seed, self._automaton(whole))
         keep = np.arange(state.shape[1]) < lengths[:, None]
         return Texts(
             (word[keep] + SPECIAL).astype(np.int32), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
@@ -208,12 +209,16 @@ class Language:
 
     def documents(self, n: int, seed: int, whole: bool = True) -> list[Document]:
         """n documents (whole=False: texts) with their gold annotation."""
-        state, word, lengths, values = self._draw(n, seed, whole)
+        state, word, lengths, values = self.draw(n, seed, self._automaton(whole))
         return [self._annotate(s[:k], w[:k], v) for s, w, k, v in zip(state, word, lengths, values)]
 
-    def _draw(self, n: int, seed: int, whole: bool):
-        """(states, words, lengths, register values by name) of n texts, drawn side by side, one token at a time."""
-        rng, automaton = np.random.default_rng(seed), self._automaton(whole)
+    def draw(self, n: int, seed: int | Sequence[int], automaton: Automaton):
+        """n texts from `automaton`, drawn side by side, one token at a time.
+
+        Returns states (n, time), -1 after the end; words (n, time); lengths (n,); and the value that each register
+        has in the first sentence (n, registers).
+        """
+        rng = np.random.default_rng(seed)
         values = np.stack([rng.choice(len(p), n, p=p) for p in automaton.prior], 1)
         first_values = values.copy()
         running = np.cumsum(automaton.edge_weight)
