@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from selfsup.corpora import tinyworld
-from selfsup.finetuning import Classifier, accuracy, fine_tune, pad, word_counting_accuracy
+from selfsup.corpora.tinyworld.tasks import TASKS, Example
+from selfsup.finetuning import (
+    AnswerFinder,
+    Classifier,
+    Tagger,
+    accuracy,
+    answer_scores,
+    as_batch,
+    best_spans,
+    fine_tune,
+    pad,
+    predict,
+    tag_scores,
+    word_counting_accuracy,
+    word_f1,
+)
 from selfsup.models.encoder import Encoder, EncoderConfig
+from selfsup.objectives import IGNORE
 
 
 def classifier(seed: int = 0, dropout: float = 0.0) -> Classifier:
@@ -92,3 +109,122 @@ def test_counting_words_finds_the_word_that_tells_and_knows_no_order():
     assert word_counting_accuracy((ids, mask), labels, (shuffled, mask), labels) == 1.0
     unknown = torch.full_like(ids, 60)  # words that it never saw leave it with the commoner label
     assert word_counting_accuracy((ids[:5], mask[:5]), labels[:5], (unknown, mask), labels) == 0.5
+
+
+@pytest.fixture(scope="module")
+def village():
+    return tinyworld.load("village")
+
+
+def small(kind, *classes, vocabulary=200, seed=0):
+    torch.manual_seed(seed)
+    return kind(Encoder(EncoderConfig(vocabulary, layers=1, width=16, heads=2, feed_forward=32, dropout=0.0)), *classes)
+
+
+def test_labels_stand_where_the_words_stand(village):
+    tokenizer = village.tokenizer
+    tagged = TASKS["tags"](village, 20, 1)
+    classes = sorted({tag for one in tagged for tag in one.gold})
+    (ids, mask, types), labels = as_batch(tagged, tokenizer, classes)
+    for row, one in enumerate(tagged):
+        words = tokenizer.convert_ids_to_tokens(ids[row][labels[row] != IGNORE])
+        assert tuple(words) == one.first
+        assert tuple(classes[c] for c in labels[row][labels[row] != IGNORE]) == one.gold
+    assert (types == 0).all() and (labels[mask == 0] == IGNORE).all()
+    asked = TASKS["questions"](village, 40, 1)
+    (ids, mask, types), labels = as_batch(asked, tokenizer)
+    for row, one in enumerate(asked):
+        start, end = labels[row].tolist()
+        told = tuple(tokenizer.convert_ids_to_tokens(ids[row, start : end + 1]))
+        assert told == (one.second[slice(*one.gold[0])] if one.gold else ("[CLS]",))
+        assert (types[row, start : end + 1] == bool(one.gold)).all()
+    _, labels = as_batch(TASKS["sentiment"](village, 20, 1), tokenizer)
+    assert labels.tolist() == [one.gold for one in TASKS["sentiment"](village, 20, 1)]
+    with pytest.raises(ValueError, match="NOUN"):
+        as_batch(tagged, tokenizer, [tag for tag in classes if tag != "NOUN"])
+
+
+def test_best_span_equals_trying_them_all():
+    torch.manual_seed(0)
+    logits, types = torch.randn(40, 2, 12), torch.zeros(40, 12, dtype=torch.long)
+    types[:, 5:11] = 1
+    for row, found in enumerate(best_spans(logits, types, longest=3).tolist()):
+        spans = [(0, 0), *((a, b) for a in range(5, 11) for b in range(a, min(a + 3, 11)))]
+        assert tuple(found) == max(spans, key=lambda s: logits[row, 0, s[0]] + logits[row, 1, s[1]])
+
+
+def test_answers_are_scored_as_squad_scores_them():
+    assert word_f1("a red kite".split(), "the kite".split()) == pytest.approx(2 / 3)  # 1 of 2, and 1 of 1
+    assert word_f1("the kite".split(), "a kite .".split()) == 1.0
+    assert word_f1((), ()) == 1.0 and word_f1((), ("kite",)) == 0.0 and word_f1(("kite",), ()) == 0.0
+    assert word_f1("red red".split(), ["red"]) == pytest.approx(2 / 3)  # a word counts as often as it stands there
+
+    class Says(AnswerFinder):
+        def __init__(self, spans):
+            super(AnswerFinder, self).__init__()
+            self.spans = spans
+
+        def forward(self, ids, mask, types):
+            logits = torch.zeros(len(ids), 2, ids.shape[1])
+            for row, span in enumerate(self.spans):
+                logits[row, [0, 1], list(span)] = 10.0
+            return logits
+
+    text = tuple("ann saw a red kite .".split())  # [CLS] what ? [SEP] puts it at 4
+    examples = [Example(("what", "?"), text, ((2, 5), (0, 1))), Example(("what", "?"), text, ((2, 5),)),
+                Example(("what", "?"), text, ())]
+    ids = torch.zeros(3, 11, dtype=torch.long)
+    types = torch.zeros_like(ids)
+    types[:, 4:10] = 1
+    scores = answer_scores(Says([(4, 4), (8, 8), (0, 0)]), (ids, torch.ones_like(ids), types), examples)
+    assert scores == {"exact_match": pytest.approx(2 / 3), "f1": pytest.approx((1 + 2 / 3 + 1) / 3)}
+
+
+def test_scores_of_tags_are_scikit_learns():
+    from sklearn.metrics import f1_score
+
+    class Says(torch.nn.Module):
+        def forward(self, ids, mask):
+            return torch.nn.functional.one_hot(ids, 3).float()
+
+    ids, gold = torch.tensor([[0, 1, 2, 2], [1, 1, 0, 2]]), torch.tensor([[0, 1, 1, 2], [1, 0, IGNORE, 2]])
+    scores = tag_scores(Says(), (ids, torch.ones_like(ids)), gold, ["a", "b", "c"])
+    told, right = [0, 1, 2, 2, 1, 1, 2], [0, 1, 1, 2, 1, 0, 2]
+    expected = f1_score(right, told, average=None)
+    assert scores == pytest.approx(dict(zip("abc", expected)) | {"macro": expected.mean()})
+    assert scores["a"] == pytest.approx(2 / 3)  # by hand: one of one told is right, one of two is found
+    assert accuracy(Says(), (ids, torch.ones_like(ids)), gold) == pytest.approx(5 / 7)
+
+
+def test_the_second_text_is_told_by_its_token_types():
+    model = small(Classifier, 2).eval()
+    ids = torch.randint(5, 200, (1, 8))
+    mask, types = torch.ones_like(ids), torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]])
+    assert not torch.allclose(model(ids, mask, types), model(ids, mask))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_kind_of_task_is_learned(task, village):
+    examples = TASKS[task](village, 24, 3)
+    classes = sorted({tag for one in examples for tag in one.gold}) if task == "tags" else ()
+    batch, labels = as_batch(examples, village.tokenizer, classes)
+    heads = {"tags": (Tagger, len(classes)), "questions": (AnswerFinder,)}
+    kind, *sizes = heads.get(task, (Classifier, 3))
+    states = []
+    for _ in range(2):
+        model = small(kind, *sizes, vocabulary=len(village.tokenizer))
+        fine_tune(model, batch, labels, steps=150, batch_size=8, learning_rate=1e-2)
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0]), "equal seeds, equal weights"
+    told = predict(model, batch)
+    right = (told == labels) | (labels == IGNORE)
+    assert right.float().mean() > 0.9
+
+
+def test_what_is_frozen_stays_and_the_rest_moves():
+    model, (texts, labels) = classifier(), batch()
+    model.encoder.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fine_tune(model, texts, labels, steps=3)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]) == name.startswith("encoder"), name

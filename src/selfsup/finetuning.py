@@ -1,14 +1,23 @@
-"""What one does with a pre-trained encoder: put a small head on it, and learn a task from a few labels."""
+"""What one does with a pre-trained encoder: put a small head on it, and learn a task from a few labels.
+
+Whatever the task, labels are numbers of classes and a model gives logits with the classes last, so one line of loss
+serves all: a class for a text, a class for each word, and for an answer the places where it starts and ends.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .models.encoder import Encoder
+from .objectives import IGNORE
+
+Batch = tuple[Tensor, ...]  # ids, attention_mask, and for two texts token types; each (texts, time) long
 
 
 class Classifier(nn.Module):
@@ -19,9 +28,39 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.width, classes)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """input_ids, attention_mask: (batch, time) -> logits (batch, classes)."""
-        return self.head(mean_vectors(self.encoder, input_ids, attention_mask))
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """input_ids, attention_mask, token_type_ids: (batch, time) -> logits (batch, classes)."""
+        return self.head(mean_vectors(self.encoder, input_ids, attention_mask, token_type_ids))
+
+
+class Tagger(nn.Module):
+    """Which of `classes` kinds of word is this? One linear layer on the vector of each word."""
+
+    def __init__(self, encoder: Encoder, classes: int):
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.config.width, classes)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """input_ids, attention_mask, token_type_ids: (batch, time) -> logits (batch, time, classes)."""
+        return self.head(self.encoder(input_ids, attention_mask, token_type_ids))
+
+
+class AnswerFinder(nn.Module):
+    """Where does the answer start, and where does it end? Two numbers for each word (Devlin et al. 2019, 4.2).
+
+    The place of [CLS] stands for "the text does not say" (4.3).
+    """
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.config.width, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """input_ids, attention_mask, token_type_ids: (batch, time) -> logits (batch, 2, time): of start, of end."""
+        logits = self.head(self.encoder(input_ids, attention_mask, token_type_ids)).transpose(1, 2)
+        return logits.masked_fill(attention_mask[:, None] == 0, -1e4)
 
 
 def pad(texts: Sequence[Sequence[int]], tokenizer) -> tuple[Tensor, Tensor]:
@@ -32,23 +71,50 @@ def pad(texts: Sequence[Sequence[int]], tokenizer) -> tuple[Tensor, Tensor]:
     return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
 
 
-def mean_vectors(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+def mean_vectors(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor,
+                 token_type_ids: Tensor | None = None) -> Tensor:
     """The mean of the encoder's vectors of each text, (batch, width): padding counts for nothing.
 
-    input_ids, attention_mask: (batch, time).
+    input_ids, attention_mask, token_type_ids: (batch, time).
     """
     seen = attention_mask.unsqueeze(-1)  # (batch, time, 1)
-    return (encoder(input_ids, attention_mask) * seen).sum(1) / seen.sum(1)
+    return (encoder(input_ids, attention_mask, token_type_ids) * seen).sum(1) / seen.sum(1)
 
 
-def fine_tune(model: nn.Module, batch: tuple[Tensor, Tensor], labels: Tensor, *, steps: int = 60,
+def as_batch(examples: Sequence[Any], tokenizer: Any, classes: Sequence[Any] = ()) -> tuple[Batch, Tensor]:
+    """Examples (see `selfsup.corpora.tinyworld.tasks`) as a model takes them, and their gold answers as labels.
+
+    Labels: (texts,) for a class of a text, (texts, time) for tags, IGNORE at what is no word, (texts, 2) for start and
+    end of the first right answer, 0 where there is none. classes: the tags, in the order of their numbers. Raises
+    ValueError for a tag that is none of them.
+    """
+    pairs = [" ".join(one.second) for one in examples] if examples[0].second else None
+    coded = tokenizer([" ".join(one.first) for one in examples], pairs, padding=True, return_tensors="pt")
+    batch = (coded["input_ids"], coded["attention_mask"], coded["token_type_ids"])
+    if isinstance(examples[0].gold, int):
+        return batch, torch.tensor([one.gold for one in examples])
+    if pairs is not None:
+        starts = [len(one.first) + 2 for one in examples]  # after [CLS], the question and [SEP]
+        spans = [(one.gold[0][0] + at, one.gold[0][1] - 1 + at) if one.gold else (0, 0)
+                 for one, at in zip(examples, starts)]
+        return batch, torch.tensor(spans)
+    numbers = {tag: number for number, tag in enumerate(classes)}
+    if strange := {tag for one in examples for tag in one.gold} - set(numbers):
+        raise ValueError(f"{', '.join(sorted(strange))}: none of the classes {', '.join(map(str, classes))}")
+    labels = torch.full_like(batch[0], IGNORE)
+    for row, one in zip(labels, examples):
+        row[1 : 1 + len(one.gold)] = torch.tensor([numbers[tag] for tag in one.gold])
+    return batch, labels
+
+
+def fine_tune(model: nn.Module, batch: Batch, labels: Tensor, *, steps: int = 60,
               batch_size: int = 20, learning_rate: float = 1e-3, seed: int = 0) -> None:
-    """Train all of `model` in place on a few labelled texts, by AdamW at a rate that falls to zero.
+    """Train in place what of `model` requires a gradient, by AdamW at a rate that falls to zero.
 
-    batch: (ids, attention_mask), both (texts, time); labels: (texts,) long.
+    batch, labels: as from `as_batch`. A batch is cut to its longest text.
     """
     training = model.training
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], learning_rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     model.train()
     order = torch.empty(0, dtype=torch.long)
@@ -58,7 +124,10 @@ def fine_tune(model: nn.Module, batch: tuple[Tensor, Tensor], labels: Tensor, *,
             while len(order) < min(batch_size, len(labels)):  # an epoch ends: shuffle anew
                 order = torch.cat([order, torch.randperm(len(labels))])
             rows, order = order[:batch_size], order[batch_size:]
-            loss = F.cross_entropy(model(*(part[rows] for part in batch)), labels[rows])
+            longest = int(batch[1][rows].sum(1).max())
+            logits = model(*(part[rows, :longest] for part in batch))
+            wanted = labels[rows, :longest] if labels.shape == batch[0].shape else labels[rows]
+            loss = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=IGNORE)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -67,18 +136,78 @@ def fine_tune(model: nn.Module, batch: tuple[Tensor, Tensor], labels: Tensor, *,
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, batch: tuple[Tensor, Tensor], labels: Tensor) -> float:
-    """The share of texts whose label `model` tells. batch: (ids, attention_mask); labels: (texts,) long."""
+def predict(model: nn.Module, batch: Batch) -> Tensor:
+    """The likeliest class of each text, (texts,), of each word, (texts, time), or start and end, (texts, 2)."""
     training = model.training
     model.eval()
-    ids, mask = batch
-    parts = zip(ids.split(100), mask.split(100), labels.split(100))
-    right = sum(int((model(i, m).argmax(-1) == y).sum()) for i, m, y in parts)
+    answers = []
+    for parts in zip(*(part.split(100) for part in batch)):
+        logits = model(*parts)
+        answers.append(best_spans(logits, parts[2]) if isinstance(model, AnswerFinder) else logits.argmax(-1))
     model.train(training)
-    return right / len(labels)
+    return torch.cat(answers)
 
 
-def word_counting_accuracy(batch: tuple[Tensor, Tensor], labels: Tensor, test: tuple[Tensor, Tensor],
+def best_spans(logits: Tensor, token_type_ids: Tensor, longest: int = 8) -> Tensor:
+    """The likeliest start and end, (batch, 2): inside the second text, start before end; or both at [CLS], 0.
+
+    logits: (batch, 2, time); token_type_ids: (batch, time); longest: words of an answer.
+    """
+    time = logits.shape[-1]
+    scores = logits[:, 0, :, None] + logits[:, 1, None, :]  # (batch, start, end)
+    text = token_type_ids.bool()
+    allowed = torch.ones(time, time, dtype=torch.bool).triu() & ~torch.ones(time, time, dtype=torch.bool).triu(longest)
+    allowed = allowed & text[:, :, None] & text[:, None, :]
+    allowed[:, 0, 0] = True
+    best = scores.masked_fill(~allowed, -torch.inf).flatten(1).argmax(1)
+    return torch.stack([best // time, best % time], 1)
+
+
+def accuracy(model: nn.Module, batch: Batch, labels: Tensor) -> float:
+    """The share of texts, or of words, whose label `model` tells; labels: (texts,) or (texts, time) long."""
+    asked = labels != IGNORE
+    return float((predict(model, batch) == labels)[asked].float().mean())
+
+
+def tag_scores(model: nn.Module, batch: Batch, labels: Tensor, classes: Sequence[str]) -> dict[str, float]:
+    """F1 of each tag that occurs, and "macro", their mean; labels: (texts, time) long."""
+    from sklearn.metrics import f1_score
+
+    asked = labels != IGNORE
+    gold, told = labels[asked].numpy(), predict(model, batch)[asked].numpy()
+    present = sorted(set(gold.tolist()))
+    scores = f1_score(gold, told, labels=present, average=None, zero_division=0.0)
+    return {classes[c]: float(s) for c, s in zip(present, scores)} | {"macro": float(scores.mean())}
+
+
+def answer_scores(model: nn.Module, batch: Batch, examples: Sequence[Any]) -> dict[str, float]:
+    """Exact match and F1 over words, as SQuAD scores them (Rajpurkar et al. 2016, 6.1; no answer: 2018, 4).
+
+    Each is the best over the right answers of a question; articles and marks count for nothing.
+    """
+    exact, overlap = [], []
+    for (start, end), one in zip(predict(model, batch).tolist(), examples):
+        shift = len(one.first) + 2
+        told = one.second[start - shift : end + 1 - shift] if start else ()
+        gold = [one.second[a:b] for a, b in one.gold] or [()]
+        exact.append(max(_content(told) == _content(g) for g in gold))
+        overlap.append(max(word_f1(told, g) for g in gold))
+    return {"exact_match": sum(exact) / len(exact), "f1": sum(overlap) / len(overlap)}
+
+
+def _content(words: Sequence[str]) -> list[str]:
+    return [word for word in words if word.isalnum() and word not in ("a", "an", "the")]
+
+
+def word_f1(told: Sequence[str], gold: Sequence[str]) -> float:
+    """The harmonic mean of precision and recall over the words of two answers; 1 when both are empty."""
+    told, gold = _content(told), _content(gold)
+    if not told or not gold:
+        return float(told == gold)
+    return 2 * sum((Counter(told) & Counter(gold)).values()) / (len(told) + len(gold))
+
+
+def word_counting_accuracy(batch: Batch, labels: Tensor, test: Batch,
                            answers: Tensor, smoothing: float = 0.1) -> float:
     """The accuracy on `test` of naive Bayes learned from `batch`: the rival that has no network and reads no order.
 

@@ -343,6 +343,20 @@ def test_pairs_equal_brute_force(topics, random):
         same = sum(by_topic[0][t, a] * by_topic[1][t, b] / share[t] for t in list(share) if share[t])
         assert pairs.apart(a, b, same_topic=True) == pytest.approx(same, abs=1e-9)
         if both[a, b]:
+            tokens, at = [*a, *b], random.randrange(len(a + b))
+            expected = defaultdict(float)
+            for (_, one, two), p in table.items():
+                other = [*one, *two]
+                cut = tokens[:at] + other[at : at + 1] + tokens[at + 1 :]
+                if other == cut:
+                    expected[other[at]] += p
+            found = pairs.posterior(tokens, [at])[0]
+            # where one sentence could become two, or two one, the text need not be a pair
+            marks = [SPECIAL + pairs.language.index[mark] for mark in ".!" if mark in pairs.language.index]
+            ends = tokens[at] in (".", "!") or found[marks].sum() > 0
+            for word in pairs.language.words:
+                chance = expected[word] / sum(expected.values())
+                assert ends or found[SPECIAL + pairs.language.index[word]] == pytest.approx(chance, abs=1e-9)
             odds = first[a] * second[b] * (1 - both[a, b] / first[a]) / both[a, b]
             assert pairs.is_next(a, b) == pytest.approx(1 / (1 + odds), abs=1e-6)
             assert pairs.in_order(a, b) == pytest.approx(both[a, b] / (both[a, b] + both[b, a]), abs=1e-6)

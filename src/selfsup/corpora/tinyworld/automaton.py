@@ -280,6 +280,11 @@ class Automaton:
             total += np.log(scale)
         return layers, total
 
+    def values(self, register: int, valuation: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """(values,) how the places' weights spread over the values that the register may still have."""
+        masks = [self._valuations[v][register] for v in valuation.tolist()]
+        return sum(w * self._given(register, mask) for w, mask in zip(weight.tolist(), masks))
+
     def log_prob(self, evidence: Evidence) -> float:
         """log P(evidence), in nats; raises Impossible where it is zero."""
         layers, total = self.forward(evidence)

@@ -105,6 +105,7 @@ class Compiler:
                     "classes": classes,
                     "number": [spec.get("number", {}).get(c, "one") for c in classes],
                     "prior": [w / total for w in weights],
+                    "columns": {c: [row[c] for row in rows[: len(values)]] for c in spec.get("permute", [])},
                 }
             )
             self.rows.append(rows)

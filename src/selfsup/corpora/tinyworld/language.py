@@ -25,7 +25,8 @@ class Document:
     sentences: (first, last + 1) of each; order: the stage of the topic's script that each sentence tells.
     pos: part of speech; phrase: B-NP, I-NP, B-VP, ... or O; sense: of ambiguous words, else None;
     coref: the position of the mention before this one of the same person or thing, -1 for a first mention, None for
-    what mentions nobody; agrees: the position of the token that this one agrees with in number, else None.
+    what mentions nobody; agrees: the position of the token that this one agrees with in number, else None;
+    reads: the name of the register that decided the token, else None.
     """
 
     tokens: tuple[str, ...]
@@ -36,6 +37,7 @@ class Document:
     sense: tuple[str | None, ...]
     coref: tuple[int | None, ...]
     agrees: tuple[int | None, ...]
+    reads: tuple[str | None, ...]
     topic: str
     hero: str | None
     sentiment: str | None
@@ -197,6 +199,21 @@ class Language:
         topics = np.array(self.data["states"]["topic"])[last.state]
         return np.bincount(topics, weight, len(self.data["topics"])) / weight.sum()
 
+    def register(self, tokens: Sequence[str], name: str, whole: bool = False) -> np.ndarray:
+        """P(value | text) of what a document holds in the register `name`, (values,) in the order of `data`.
+
+        Raises Impossible where P(text) is zero, and ValueError for a register that lasts one sentence only.
+        """
+        number = [register["name"] for register in self.data["registers"]].index(name)
+        if self.data["registers"][number]["scope"] != "document":
+            raise ValueError(f"the register {name} has a new value in each sentence: ask for one that a document keeps")
+        automaton = self._automaton(whole)
+        last = automaton.forward(self.evidence(tokens))[0][-1]
+        weight = last.mass * automaton.final[last.state]
+        if not weight.sum() > 0:
+            raise Impossible(len(tokens), None)
+        return automaton.values(number, last.valuation, weight) / weight.sum()
+
     # Drawing texts.
 
     def texts(self, n: int, seed: int, whole: bool = False) -> Texts:
@@ -298,18 +315,19 @@ class Language:
         registers = [register["name"] for register in data["registers"]]
         tokens = [self.words[w] for w in words]
         pos = [notes.get(str(q), {}).get("pos") or data["pos"][w] for q, w in zip(states.tolist(), words)]
-        sentences, coref, agrees, sense = [], [], [], []
+        sentences, coref, agrees, sense, reads = [], [], [], [], []
         first, mentions, labels = 0, {}, {}
         for i, q in enumerate(states.tolist()):
             note, view = notes.get(str(q), {}), data["states"]["view"][q]
             sense.append(note.get("sense"))
+            reads.append(registers[data["views"][view][0]] if view >= 0 else None)
             controlled = "agrees" in note and pos[i] != "PRON"  # the "we" that twins say mentions them
             controller = note.get("agrees")
             agrees.append(labels.get(controller, mentions.get(controller)) if controlled else None)
             if "label" in note:
                 labels[note["label"]] = i
-            entity = registers[data["views"][view][0]] if view >= 0 and not controlled else None
-            if entity and pos[i] in ("NAME", "NOUN", "PRON") and entity in ("hero", "friend"):
+            entity = None if controlled else reads[i]
+            if pos[i] in ("NAME", "NOUN", "PRON") and entity in ("hero", "friend"):
                 coref.append(mentions.get(entity, -1))
                 mentions[entity] = i
             else:
@@ -335,6 +353,7 @@ class Language:
             tuple(sense),
             tuple(coref),
             tuple(agrees),
+            tuple(reads),
             data["topics"][topic][0],
             value("hero"),
             value("mood"),

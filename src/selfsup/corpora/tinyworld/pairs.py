@@ -23,6 +23,8 @@ class Pairs:
         self.language = language
         runs = {**language.data, "whole": 0.0, "run": 0.0}  # start at any sentence, stop where the document stops
         self.firsts = Automaton(runs)
+        self.both = Automaton(runs)
+        self.both.final = self.both.is_end.astype(float)  # a pair stops after its second sentence, come what may
         later, self.length = _without_first(language.data["begin"], language.data["anywhere"])
         self.seconds = Automaton({**runs, "anywhere": later})
         self.topic_of = np.array(language.data["states"]["topic"])
@@ -61,6 +63,17 @@ class Pairs:
             return float(first.sum() * second.sum())
         told = self.topics > 0  # a topic of one sentence has no pairs
         return float((first[told] * second[told] / self.topics[told]).sum())
+
+    def posterior(self, tokens: Sequence[str], masked: Sequence[int]) -> np.ndarray:
+        """P(token at each masked position | the rest of a pair), (masked, vocabulary) over token ids, in their order.
+
+        Marks that end a sentence shall not be masked, as they tell that these are two. Raises Impossible where no
+        pair agrees with what is left.
+        """
+        places = sorted(set(masked))
+        words = self.both.tokens_given_rest(self.language.evidence(tokens, masked), places)
+        answer = np.concatenate([np.zeros((len(words), SPECIAL)), words], 1)
+        return answer[[places.index(place) for place in masked]]
 
     def is_next(self, a: Sequence[str], b: Sequence[str], same_topic: bool = False) -> float:
         """P(b follows a), when half the questions are pairs and half are apart; one half where both are impossible.

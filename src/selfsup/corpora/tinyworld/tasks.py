@@ -1,0 +1,184 @@
+"""Four tasks with gold answers, one of each kind that BERT is fine-tuned for (Devlin et al. 2019, figure 4).
+
+Texts are runs of whole sentences, as `Language.texts` draws them. What a text says about its story is decided by the
+exact posterior of the language's registers, never by a person.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .language import Document, Language
+
+SENTIMENTS = ("bad", "good")
+RELATIONS = ("entailment", "neutral", "contradiction")
+
+# What can be said and asked about a story: of each register, or a column of its facts, a statement and a question.
+STATEMENTS = {
+    "hero": "the story is about {} .",
+    "friend": "{} came too .",
+    "mood": "the end is {} .",
+    "time": "it was {} .",
+    "fruit": "they wanted {} .",
+    "crop": "they planted {} .",
+    "gift": "the present is a {} .",
+    "boat": "there was a {} in the water .",
+    "vehicle": "they went by {} .",
+    "project": "they build a {} .",
+    "pet": "the name of the dog is {} .",
+    "spot": "the dog was near the {} .",
+    "country": "they travel to {} .",
+    "country.capital": "the capital is {} .",
+    "animal": "the mother is a {} .",
+    "animal.home": "its home is a {} .",
+    "animal.young": "the baby is a {} .",
+    "word": "the teacher asked about {} .",
+    "word.opposite": "the opposite is {} .",
+}
+QUESTIONS = {
+    "hero": "who is the story about ?",
+    "friend": "who came too ?",
+    "time": "when was it ?",
+    "fruit": "what was in the basket ?",
+    "crop": "what did they plant ?",
+    "gift": "what is the present ?",
+    "boat": "what was in the water ?",
+    "vehicle": "what did they travel in ?",
+    "project": "what will they build ?",
+    "pet": "what is the name of the dog ?",
+    "spot": "where was the dog ?",
+    "country": "where did they travel to ?",
+    "country.capital": "what is the capital ?",
+    "animal": "who was the mother ?",
+    "animal.home": "where is its home ?",
+    "animal.young": "who was the baby ?",
+    "word": "what is it the opposite of ?",
+    "word.opposite": "what is the opposite ?",
+}
+WORDS = {"mood": {"good": "happy", "bad": "sad"}}  # where the value itself is not what a statement says
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled text, or two, and the gold answer.
+
+    first, second: words; gold: of `sentiment` and `entailment` the number of the class, of `tags` one tag a word, of
+    `questions` every right answer in `second` as (first word, last word + 1), and none when it does not say.
+    """
+
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    gold: Any
+
+
+def sentiment(language: Language, n: int, seed: int) -> list[Example]:
+    """n texts that end badly (0) or well (1); what is not told yet cannot be known (see `Language.register`)."""
+    return [Example(d.tokens, (), SENTIMENTS.index(d.sentiment)) for d in language.documents(n, seed, whole=False)]
+
+
+def tags(language: Language, n: int, seed: int) -> list[Example]:
+    """n texts with the part of speech of every word."""
+    return [Example(d.tokens, (), d.pos) for d in language.documents(n, seed, whole=False)]
+
+
+def entailment(language: Language, n: int, seed: int) -> list[Example]:
+    """n texts, each with a statement that must be true of its story, may be, or cannot be: `RELATIONS`, by number.
+
+    Of each kind of statement all three are equally frequent (to within one), so the statement alone tells nothing.
+    """
+    rng, counts, found = np.random.default_rng([seed, 1]), Counter(), []
+    for document in _stories(language, seed):
+        kind = str(rng.choice(_kinds(language, document.topic, STATEMENTS)))
+        register, words = _words(language, kind)
+        chance = Counter()
+        for word, p in zip(words, language.register(document.tokens, register)):
+            chance[word] += float(p)
+        relation = min(range(3), key=lambda r: (counts[kind, r], rng.random()))
+        low, high = ((1 - 1e-9, 2), (1e-9, 1 - 1e-6), (-1, 0))[relation]
+        fitting = sorted(word for word, p in chance.items() if low < p <= high)
+        if not fitting:
+            continue
+        counts[kind, relation] += 1
+        word = str(rng.choice(fitting))
+        several = kind == "hero" and word not in language.names  # the twins
+        said = STATEMENTS[kind].format(f"the {word}" if several else word)
+        found.append(Example(document.tokens, tuple(said.split()), relation))
+        if len(found) == n:
+            return found
+
+
+def questions(language: Language, n: int, seed: int, unanswerable: float = 0.3) -> list[Example]:
+    """n questions and the texts that answer them, a share `unanswerable` of them not.
+
+    An answer is the phrase around a word, wherever the text says it, as in SQuAD 2.0 (Rajpurkar et al. 2018).
+    """
+    rng, found = np.random.default_rng([seed, 2]), []
+    wanted = [bool(rng.random() >= unanswerable) for _ in range(n)]
+    for document in _stories(language, seed):
+        kind = str(rng.choice(_kinds(language, document.topic, QUESTIONS)))
+        spans = _spans(language, document, kind)
+        if bool(spans) == wanted[len(found)]:
+            found.append(Example(tuple(QUESTIONS[kind].split()), document.tokens, spans))
+        if len(found) == n:
+            return found
+
+
+TASKS = {"sentiment": sentiment, "tags": tags, "entailment": entailment, "questions": questions}
+
+
+def _stories(language: Language, seed: int) -> Iterator[Document]:
+    """Runs of sentences, as many as are asked for."""
+    chunk = 0
+    while True:
+        yield from language.documents(500, [seed, chunk], whole=False)
+        chunk += 1
+
+
+def _number(language: Language, register: str) -> int:
+    return [one["name"] for one in language.data["registers"]].index(register)
+
+
+@cache
+def _topic_registers(language: Language) -> dict[str, set[int]]:
+    """For each topic, by name, the numbers of the registers that its sentences read."""
+    registers = {name: set() for name, _ in language.data["topics"]}
+    states, names = language.data["states"], [*registers]
+    for topic, view in zip(states["topic"], states["view"]):
+        if view >= 0:
+            registers[names[topic]].add(language.data["views"][view][0])
+    return registers
+
+
+def _kinds(language: Language, topic: str, about: dict[str, str]) -> list[str]:
+    """What of `about` a story of this topic may tell."""
+    read = _topic_registers(language)[topic]
+    return [kind for kind in about if _number(language, kind.split(".")[0]) in read]
+
+
+def _words(language: Language, kind: str) -> tuple[str, list[str]]:
+    """The register, and for each of its values the word that says it."""
+    register, _, column = kind.partition(".")
+    entry = language.data["registers"][_number(language, register)]
+    values = entry["columns"][column] if column else entry["values"]
+    return register, [WORDS.get(register, {}).get(value, value) for value in values]
+
+
+def _spans(language: Language, document: Document, kind: str) -> tuple[tuple[int, int], ...]:
+    """Every phrase of the text that holds the word for `kind`."""
+    register, words = _words(language, kind)
+    spans = []
+    for i, word in enumerate(document.tokens):
+        if document.reads[i] == register and word in words:
+            first, last = i, i + 1
+            while document.phrase[first].startswith("I-"):
+                first -= 1
+            while last < len(document.tokens) and document.phrase[last].startswith("I-"):
+                last += 1
+            spans.append((first, last))
+    return tuple(spans)
