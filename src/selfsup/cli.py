@@ -162,7 +162,7 @@ def _pretrain(options: argparse.Namespace) -> int:
         print(f"{folder} is complete: nothing to do")
         return 0
     corpus = load_corpus(recipe.corpus, **recipe.corpus_options)
-    objective = load_objective(recipe.objective, corpus.tokenizer, **recipe.objective_options)
+    objective = load_objective(recipe.objective, corpus.tokenizer, corpus.group, **recipe.objective_options)
     if here.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(recipe.seed)
@@ -179,7 +179,7 @@ def _pretrain(options: argparse.Namespace) -> int:
         progress=not options.quiet,
         callbacks=told,
         device=here.device,
-        judge=load_objective(recipe.objective, corpus.tokenizer),
+        judge=load_objective(recipe.objective, corpus.tokenizer, corpus.group),
     )
     if here.first:
         save_pretrained(model, corpus.tokenizer, folder, half=options.half)

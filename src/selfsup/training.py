@@ -527,7 +527,7 @@ def train(
     corruption = torch.Generator(here.device)
     now = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": torch.zeros((), device=here.device), "recorded": 0}
     history, folder, judge = History(), folder and Path(folder), judge or objective
-    floor, phases = corpus.floor if judge.standard else None, _phases(objective, corpus.tokenizer, recipe)
+    floor, phases = corpus.floor if judge.standard else None, _phases(objective, corpus, recipe)
     if folder and resume and (folder / CHECKPOINT).exists():
         now = _restore(folder, recipe, model, optimizers)
         if not here.first:
@@ -577,12 +577,12 @@ def _due(recipe: Recipe, step: int, *intervals: int) -> bool:
     return step == recipe.steps or any(step % interval == 0 for interval in intervals)
 
 
-def _phases(objective: Objective, tokenizer: Any, recipe: Recipe) -> list[tuple[float, Objective]]:
+def _phases(objective: Objective, corpus: Corpus, recipe: Recipe) -> list[tuple[float, Objective]]:
     """From which step on which objective is trained, the last first."""
     changed = [
         (
             float(share) * recipe.steps,
-            load_objective(recipe.objective, tokenizer, **recipe.objective_options | options),
+            load_objective(recipe.objective, corpus.tokenizer, corpus.group, **recipe.objective_options | options),
         )
         for share, options in recipe.phases.items()
     ]

@@ -13,7 +13,7 @@ from selfsup.corpora.tinyworld.automaton import SEP, SPECIAL, Evidence, Impossib
 from selfsup.corpora.tinyworld.floors import exact_losses, nsp_accuracy, sop_accuracy
 from selfsup.corpora.tinyworld.grammar import compile_language
 from selfsup.corpora.tinyworld.language import MASK, Language, load
-from selfsup.corpora.tinyworld.pairs import Pairs
+from selfsup.corpora.tinyworld.pairs import NEGATIVES, Pairs
 
 LEXICON = """
 [lists]
@@ -308,15 +308,15 @@ def test_drawn_texts_have_the_right_frequencies(topics, whole):
 
 
 def neighbours(topics):
-    """{(topic, a, b): probability} of every pair of neighbouring sentences, all pairs of all documents alike."""
+    """{(topic, place of b, a, b): probability} of every pair of neighbouring sentences, all pairs alike."""
     answer = defaultdict(float)
     total = sum(weight for _, _, weight in HEROES)
     for (name, group, weight), mood, (t, topic) in itertools.product(HEROES, ["good", "bad"], enumerate(topics)):
         for told, p in walks([chance for chance, _ in topic]):
-            parts = [sentences(topic[s][1], (name, group), mood) for s in told]
-            for first, second in itertools.pairwise(parts):
+            parts = [(s, sentences(topic[s][1], (name, group), mood)) for s in told]
+            for (_, first), (place, second) in itertools.pairwise(parts):
                 for (a, q), (b, r) in itertools.product(first.items(), second.items()):
-                    answer[t, a, b] += weight / total / 2 * p * q * r
+                    answer[t, place, a, b] += weight / total / 2 * p * q * r
     whole = sum(answer.values())
     return {key: p / whole for key, p in answer.items()}
 
@@ -325,30 +325,34 @@ def neighbours(topics):
 @given(worlds.filter(lambda topics: any(len(topic) > 1 for topic in topics)), st.randoms(use_true_random=False))
 def test_pairs_equal_brute_force(topics, random):
     table, pairs = neighbours(topics), Pairs(build(topics))
-    both, first, second = defaultdict(float), defaultdict(float), defaultdict(float)
-    share, by_topic = defaultdict(float), (defaultdict(float), defaultdict(float))
-    for (t, a, b), p in table.items():
+    both = defaultdict(float)
+    first, second, share = ({kind: defaultdict(float) for kind in NEGATIVES} for _ in range(3))
+    for (topic, place, a, b), p in table.items():
         both[a, b] += p
-        first[a] += p
-        second[b] += p
-        share[t] += p
-        by_topic[0][t, a] += p
-        by_topic[1][t, b] += p
-    assert pairs.topics == pytest.approx([share[t] for t in range(len(topics))], abs=1e-9)
+        for kind, group in (("topic", topic), ("place", place), ("anywhere", 0)):
+            first[kind][group, a] += p
+            second[kind][group, b] += p
+            share[kind][group] += p
+    assert pairs.share.sum(1) == pytest.approx([share["topic"][t] for t in range(len(topics))], abs=1e-8)
     for _ in range(4):
-        a, b = random.choice(sorted(first)), random.choice(sorted(second))
-        assert pairs.in_a_row(a, b) == pytest.approx(both[a, b], abs=1e-9)
-        assert pairs.in_a_row(b, a) == pytest.approx(both[b, a], abs=1e-9), "exchanged"
-        assert pairs.apart(a, b) == pytest.approx(first[a] * second[b], abs=1e-9)
-        same = sum(by_topic[0][t, a] * by_topic[1][t, b] / share[t] for t in list(share) if share[t])
-        assert pairs.apart(a, b, same_topic=True) == pytest.approx(same, abs=1e-9)
+        a, b = random.choice(sorted({a for a, _ in both})), random.choice(sorted({b for _, b in both}))
+        assert pairs.in_a_row(a, b) == pytest.approx(both[a, b], abs=1e-8)
+        assert pairs.in_a_row(b, a) == pytest.approx(both[b, a], abs=1e-8), "exchanged"
+        begins = sum(p for (one, _), p in both.items() if one == a)
+        for kind in NEGATIVES:
+            groups = [group for group, p in share[kind].items() if p]
+            apart = sum(first[kind][g, a] * second[kind][g, b] / share[kind][g] for g in groups)
+            assert pairs.apart(a, b, kind) == pytest.approx(apart, abs=1e-8), kind
+            if both[a, b]:
+                odds = apart * (1 - both[a, b] / begins) / both[a, b]
+                assert pairs.is_next(a, b, kind) == pytest.approx(1 / (1 + odds), abs=1e-6), kind
         if both[a, b]:
+            assert pairs.in_order(a, b) == pytest.approx(both[a, b] / (both[a, b] + both[b, a]), abs=1e-6)
             tokens, at = [*a, *b], random.randrange(len(a + b))
             expected = defaultdict(float)
-            for (_, one, two), p in table.items():
+            for (one, two), p in both.items():
                 other = [*one, *two]
-                cut = tokens[:at] + other[at : at + 1] + tokens[at + 1 :]
-                if other == cut:
+                if other == tokens[:at] + other[at : at + 1] + tokens[at + 1 :]:
                     expected[other[at]] += p
             found = pairs.posterior(tokens, [at])[0]
             # where one sentence could become two, or two one, the text need not be a pair
@@ -356,40 +360,35 @@ def test_pairs_equal_brute_force(topics, random):
             ends = tokens[at] in (".", "!") or found[marks].sum() > 0
             for word in pairs.language.words:
                 chance = expected[word] / sum(expected.values())
-                assert ends or found[SPECIAL + pairs.language.index[word]] == pytest.approx(chance, abs=1e-9)
-            odds = first[a] * second[b] * (1 - both[a, b] / first[a]) / both[a, b]
-            assert pairs.is_next(a, b) == pytest.approx(1 / (1 + odds), abs=1e-6)
-            assert pairs.in_order(a, b) == pytest.approx(both[a, b] / (both[a, b] + both[b, a]), abs=1e-6)
+                assert ends or found[SPECIAL + pairs.language.index[word]] == pytest.approx(chance, abs=1e-7)
 
 
 @settings(max_examples=10, deadline=None)
 @given(worlds.filter(lambda topics: any(len(topic) > 1 for topic in topics)))
 def test_drawn_pairs_have_the_right_frequencies(topics):
-    table, language = neighbours(topics), build(topics)
+    table, pairs = neighbours(topics), Pairs(build(topics))
     n, counts = 4000, defaultdict(int)
-    texts, _, topic = Pairs(language).texts(n, seed=1)
-    for i in range(n):
-        counts[int(topic[i]), tuple(language.words[t - SPECIAL] for t in texts[i])] += 1
-    expected = defaultdict(float)
-    for (t, a, b), p in table.items():
-        expected[t, a + b] += p
-    assert set(counts) <= set(expected), "a pair was drawn that no document has"
-    for key, p in expected.items():
+    drawn = pairs.draw(n, seed=1)
+    for key in zip(drawn.topics.tolist(), drawn.places.tolist(), *pairs.sentences(drawn)):
+        counts[key] += 1
+    assert set(counts) <= set(table), "a pair was drawn that no document has"
+    for key, p in table.items():
         assert abs(counts[key] - n * p) < 5.5 * math.sqrt(n * p * (1 - p)) + 3, key
 
 
 def test_exact_answers_promise_the_accuracy_that_they_reach():
     """Over true and false questions the mean of the likelier answer's chance is the share of right answers."""
     pairs, n = Pairs(load("village")), 300
-    first, second, _ = pairs.sentences(2 * n, seed=1)
-    nsp = [pairs.is_next(a, b) for a, b in zip(first[:n], second[:n])]
-    nsp += [1 - pairs.is_next(a, b) for a, b, true in zip(first[:n], second[n:], second[:n]) if b != true]
+    first, second = pairs.sentences(pairs.draw(2 * n, seed=1))
+    nsp = [pairs.is_next(a, b, "anywhere") for a, b in zip(first[:n], second[:n])]
+    nsp += [1 - pairs.is_next(a, b, "anywhere") for a, b, true in zip(first[:n], second[n:], second[:n]) if b != true]
     sop = [pairs.in_order(a, b) for a, b in zip(first, second)]
-    for right, reached in ((nsp, nsp_accuracy(pairs, n)), (sop, sop_accuracy(pairs, n))):
+    best = {kind: nsp_accuracy(pairs, n, negatives=kind) for kind in NEGATIVES}
+    for right, reached in ((nsp, best["anywhere"]), (sop, sop_accuracy(pairs, n))):
         promised = np.maximum(right, 1 - np.array(right)).mean()
         assert abs(promised - np.mean(np.array(right) > 0.5)) < 4 * reached.error
         assert abs(promised - reached.value) < 4 * reached.error
-    assert nsp_accuracy(pairs, n, same_topic=True).value < nsp_accuracy(pairs, n).value
+    assert best["topic"].value < best["anywhere"].value and best["place"].value < best["anywhere"].value
 
 
 def test_half_sentences_are_no_pair():

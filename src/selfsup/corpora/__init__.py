@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -51,7 +51,8 @@ class Texts:
 class Corpus:
     """Texts to learn from and texts held out, with the tokenizer that their ids belong to.
 
-    floor: the exact nats per predicted token under the standard corruption, where the truth is known.
+    floor: the exact nats per predicted token under the standard corruption, where the truth is known. group: of pairs
+    of sentences, where negatives come from: tells a number for each row of ids (batch, time).
     """
 
     name: str
@@ -59,6 +60,7 @@ class Corpus:
     train: Texts
     held_out: Texts
     floor: float | None = None
+    group: Callable[[Any], Sequence[int]] | None = None
 
 
 CORPORA = ("tinyworld", "village", "books")

@@ -53,11 +53,12 @@ class Objective(Protocol):
 OBJECTIVES = ("masking", "pairs", "nsp", "sop")
 
 
-def load_objective(name: str, tokenizer: Any, **options: Any) -> Objective:
+def load_objective(name: str, tokenizer: Any, group: Any = None, **options: Any) -> Objective:
     """The objective called `name` for the ids of `tokenizer`; `options` are its rates.
 
-    "pairs" is masking in pairs of sentences; "nsp" and "sop" ask a question about the pair, too. Raises ValueError
-    for a name, an option or a rate that does not exist.
+    "pairs" is masking in pairs of sentences; "nsp" and "sop" ask a question about the pair, too. group: where
+    negatives of "nsp" come from, see `SentencePairs`; others need none. Raises ValueError for a name, an option or a
+    rate that does not exist.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"there is no objective called {name!r}: choose one of {', '.join(OBJECTIVES)}")
@@ -67,6 +68,6 @@ def load_objective(name: str, tokenizer: Any, **options: Any) -> Objective:
     try:
         if name == "masking":
             return Masking(tokenizer, **options)
-        return SentencePairs(tokenizer, None if name == "pairs" else name, **options)
+        return SentencePairs(tokenizer, None if name == "pairs" else name, group=group, **options)
     except TypeError as error:
         raise ValueError(f"the objective {name!r} cannot take the options {options}: {error}") from None

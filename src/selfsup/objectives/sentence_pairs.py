@@ -3,7 +3,7 @@ prediction (Lan et al. 2020, section 3.1), each beside masked words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,7 +113,7 @@ class SentencePairs:
     """x is two sentences in a row; x′ shows them, changed or not and with words hidden; x″ is what was done.
 
     question: "nsp" puts, in half of the pairs, the second sentence of another text in the place of the true one;
-    "sop" exchanges the two; None changes nothing and asks for words alone. group: tells the groups, (batch,) long,
+    "sop" exchanges the two; None changes nothing and asks for words alone. group: tells the groups, (batch,) numbers,
     of ids (batch, time), when negatives shall come from the same group. longest: tokens of a pair, special ones
     counted. The rest is as in `Masking`. A text of more sentences is cut in two at a random one.
     """
@@ -124,7 +124,7 @@ class SentencePairs:
         question: str | None,
         *,
         longest: int = 128,
-        group: Callable[[Tensor], Tensor] | None = None,
+        group: Callable[[Tensor], Sequence[int]] | None = None,
         **rates: float,
     ):
         if question not in (None, "nsp", "sop"):
@@ -147,7 +147,7 @@ class SentencePairs:
         if self.question == "sop":
             a, b = b.where(changed, a), a.where(changed, b)
         elif self.question == "nsp":
-            groups = torch.zeros_like(a.row) if self.group is None else self.group(ids)
+            groups = torch.as_tensor(self.group(ids) if self.group else [0] * len(ids), device=ids.device)
             other, found = elsewhere(ids, b, groups, generator)
             changed &= found
             b = other.where(changed, b)

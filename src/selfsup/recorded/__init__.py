@@ -27,6 +27,22 @@ VILLAGE: dict[str, Any] = {
     "evaluation_texts": 400,
 }
 
+# The recipe of chapter 3's models: pairs of sentences of the world, and one question about each pair or none.
+PAIRS: dict[str, Any] = {
+    "objective_options": {"rate": 0.3},
+    "corpus_options": {"n": 400_000, "pairs": "place"},
+    "model": {"shape": "village-bert", "dropout": 0.0, "init_std": 0.08},
+    "steps": 2000,
+    "batch_size": 256,
+    "learning_rate": 3e-3,
+    "matrix_learning_rate": 0.02,
+    "weight_decay": 0.3,
+    "warmup": 0.02,
+    "decay": 0.5,
+    "evaluate_every": 500,
+    "evaluation_texts": 2000,
+}
+
 
 def read(name: str) -> dict[str, Any]:
     """The record called `name`: the command that makes it, the recipe, and one entry in `runs` for each run.

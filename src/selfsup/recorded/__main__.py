@@ -5,6 +5,7 @@ rates      mask rates from 5% to 80% at equal compute, three seeds each
 fates      what chosen words become: 80/10/10, 80/20/0, 80/0/20, all [MASK], all random; three seeds each
 pieces     whole words against pieces of words, three seeds each
 labels     20 to 200 labels: with self-supervision before, alone, and counted words; three draws each
+pairs      chapter 3: words in pairs of sentences, with NSP, SOP or no question; three seeds each
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from ..models.pretrained import CHECKPOINTS, load
 from ..objectives.masking import BERTS_RATES, Masking
 from ..tokenization import train_wordpiece, write_atomically
 from ..training import Recipe, train
-from . import HERE, VILLAGE
+from . import HERE, PAIRS, VILLAGE
+from .sentence_pairs import sentence_pairs
 
 SEEDS = (0, 1, 2)
 
@@ -172,6 +174,10 @@ def labels(_: None) -> Iterator[dict]:
                     yield {**run, "start": start, "learning_rate": rate, **scores}
 
 
+def pairs(recipe: Recipe, kept: Path | None = None) -> Iterator[dict]:
+    yield from sentence_pairs(recipe, SEEDS, kept)
+
+
 WHOLE = Recipe(**VILLAGE)
 # Half the steps, no phases, and no held-out scores on the way: for comparisons of many runs.
 HALF = dataclasses.replace(
@@ -184,6 +190,7 @@ RECORDS: dict[str, tuple[Callable[[Any], Iterator[dict]], Recipe | None]] = {
     "fates": (fates, HALF),
     "pieces": (pieces, LONG),
     "labels": (labels, None),
+    "pairs": (pairs, Recipe(**PAIRS)),
 }
 
 
@@ -199,7 +206,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", choices=[*RECORDS])
     parser.add_argument("--steps", type=int, help="a shorter run, to try it out")
     parser.add_argument("--output", type=Path, help="the file to write (default: the record that the chapters read)")
+    parser.add_argument("--models", type=Path, help="pairs: a folder to keep trained models in, and to take them from")
     options = parser.parse_args(arguments)
+    if options.models and options.name != "pairs":
+        parser.error(f"--models keeps the models of the record pairs, not of {options.name}")
     make, recipe = RECORDS[options.name]
     command, about = f"python -m selfsup.recorded {options.name}", {"weights": weights_digest("tinyworld-bert")}
     if recipe:
@@ -210,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
         command += "" if options.steps is None else f" --steps {recipe.steps}"
         about = {"recipe": json.loads(recipe.to_json())}
     runs = []
-    for run in make(recipe):
+    for run in make(recipe, options.models) if options.models else make(recipe):
         runs.append(run)
         print(json.dumps({key: value for key, value in run.items() if key != "log"}), flush=True)
     record = {"command": command, **about, "runs": runs}

@@ -7,7 +7,7 @@ from .corpus import FLOORS, HELD_OUT_SEED, SIZES
 from .floors import masking_floor, next_token_floor, nsp_accuracy, sop_accuracy
 from .grammar import compile_language
 from .language import SHIPPED, Language
-from .pairs import Pairs
+from .pairs import NEGATIVES, Pairs
 
 
 def main() -> None:
@@ -21,8 +21,7 @@ def main() -> None:
         floors[size] = {
             "masking": vars(masking_floor(language, texts)),
             "next_token": vars(next_token_floor(language, texts)),
-            "nsp": vars(nsp_accuracy(pairs)),
-            "nsp_same_topic": vars(nsp_accuracy(pairs, same_topic=True)),
+            "nsp": {kind: vars(nsp_accuracy(pairs, negatives=kind)) for kind in NEGATIVES},
             "sop": vars(sop_accuracy(pairs)),
         }
         print(size, json.dumps(floors[size]))

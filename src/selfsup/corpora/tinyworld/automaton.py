@@ -211,7 +211,7 @@ class Automaton:
         source, target, weight, _ = (column[edge] for column in edges)
         return source, target, weight * factor[outcome], after[outcome].astype(int)
 
-    def _expand(self, state: np.ndarray, valuation: np.ndarray, allowed: np.ndarray | None = None) -> tuple:
+    def expand(self, state: np.ndarray, valuation: np.ndarray, allowed: np.ndarray | None = None) -> tuple:
         """All edges out of the places: (row of the source, target state, weight, valuation after guards)."""
         first, count = self.pointer[state], self.pointer[state + 1] - self.pointer[state]
         source = np.repeat(np.arange(len(state)), count)
@@ -229,7 +229,7 @@ class Automaton:
 
     def _step(self, state, valuation, word: int, match: float, other: float) -> tuple:
         """One token further under the evidence: the edges, before equal places are merged."""
-        edges = self._expand(state, valuation, None if other else self.can[word])
+        edges = self.expand(state, valuation, None if other else self.can[word])
         views = self.view[edges[1]]
         source, target, weight, valuation = edges
         if match:
@@ -374,7 +374,7 @@ class Automaton:
             state, valuation, mass = layer.state, layer.valuation, layer.mass
         else:
             state, valuation, mass = np.array([self.size]), np.zeros(1, int), np.ones(1)
-        source, target, weight, after = self._expand(state, valuation)
+        source, target, weight, after = self.expand(state, valuation)
         flow, views = mass[source] * weight, self.view[target]
         answer = np.bincount(target[views < 0], flow[views < 0], self.size) @ self.emission
         for view in np.unique(views[views >= 0]):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import Corpus
 from .language import load
-from .pairs import Pairs
+from .pairs import Pairs, group_of
 
 FLOORS = Path(__file__).parent / "floors.json"
 SIZES = {"world": (200_000, 2_000), "village": (20_000, 2_000)}  # texts to train on, texts held out
@@ -15,11 +15,12 @@ HELD_OUT_SEED = 1_000_003
 
 
 def load_corpus(
-    size: str = "world", *, seed: int = 0, n: int | None = None, dialect: int = 0, pairs: bool = False
+    size: str = "world", *, seed: int = 0, n: int | None = None, dialect: int = 0, pairs: str | None = None
 ) -> Corpus:
     """`n` training texts drawn with `seed`, and held-out texts that are the same for every seed.
 
-    pairs: each text is two neighbouring sentences of a document (see `Pairs`).
+    pairs: each text is two neighbouring sentences of a document, and negatives of next sentence prediction are of
+    the same "place" or "topic", or from "anywhere" (see `Pairs`).
 
     floor: the mean exact loss on the held-out texts under one draw of BERT's corruption (dialect 0), nats per
     predicted token; floors.json has its standard error. Raises ValueError for an n or a seed that is no count.
@@ -29,10 +30,10 @@ def load_corpus(
     n = train if n is None else n
     if not (isinstance(n, int) and n > 0 and isinstance(seed, int) and seed >= 0):
         raise ValueError(f"n is {n!r} and seed {seed!r}: give a whole number of texts from 1, and a seed from 0")
-    if pairs:
-        drawn = Pairs(language)
-        train, held_out = (drawn.texts(*how)[0] for how in ((n, seed), (held_out, HELD_OUT_SEED)))
-        return Corpus(f"pairs of {language.name}", language.tokenizer, train, held_out)
+    if pairs is not None:
+        drawn = [Pairs(language).draw(*how) for how in ((n, seed), (held_out, HELD_OUT_SEED))]
+        texts = [one.texts for one in drawn]
+        return Corpus(f"pairs of {language.name}", language.tokenizer, *texts, group=group_of(pairs, *drawn))
     floors = json.loads(FLOORS.read_text(encoding="utf-8")) if FLOORS.exists() and not dialect else {}
     return Corpus(
         language.name,

@@ -127,24 +127,24 @@ def next_token_floor(language: Language, texts: Texts) -> Estimate:
 
 def sop_accuracy(pairs: Pairs, n: int = 1000, seed: int = 0) -> Estimate:
     """The best accuracy at telling two neighbouring sentences from the same two exchanged (order prediction)."""
-    right = [pairs.in_order(a, b) for a, b in zip(*pairs.sentences(n, seed)[:2])]
+    right = [pairs.in_order(a, b) for a, b in zip(*pairs.sentences(pairs.draw(n, seed)))]
     return Estimate.of(_verdicts(right))
 
 
-def nsp_accuracy(pairs: Pairs, n: int = 1000, seed: int = 0, same_topic: bool = False) -> Estimate:
+def nsp_accuracy(pairs: Pairs, n: int = 1000, seed: int = 0, negatives: str = "place") -> Estimate:
     """The best accuracy at telling the next sentence from the second of another pair (next sentence prediction).
 
-    same_topic: the other pair has the same topic. Half of the n questions show a true next sentence.
+    negatives: of which other pair, see `Pairs`. Half of the n questions show a true next sentence.
     """
-    first, second, topics = pairs.sentences(n, seed)
+    drawn = pairs.draw(n, seed)
+    first, second = pairs.sentences(drawn)
+    groups = drawn.groups(negatives)
     rng, right = np.random.default_rng(seed), []
     for i in range(n):
-        b = second[i]
-        if i % 2:
-            others = [j for j in range(n) if second[j] != b and (topics[j] == topics[i] or not same_topic)]
-            b = second[rng.choice(others)]
-        true = pairs.is_next(first[i], b, same_topic)
-        right.append(1 - true if i % 2 else true)
+        others = [j for j in np.flatnonzero(groups == groups[i]) if second[j] != second[i]] if i % 2 else []
+        b = second[rng.choice(others)] if others else second[i]
+        true = pairs.is_next(first[i], b, negatives)
+        right.append(1 - true if others else true)
     return Estimate.of(_verdicts(right))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,12 +13,47 @@ from .. import Texts
 from .automaton import SPECIAL, Automaton, Evidence, Impossible
 from .language import Language
 
+NEGATIVES = ("place", "topic", "anywhere")
+
+
+@dataclass(frozen=True)
+class DrawnPairs:
+    """Pairs of sentences: token ids, one text each, and of each pair, (n,): tokens in its first sentence, topic, place.
+
+    place: the number of the stage that the second sentence tells, in the script of its topic.
+    """
+
+    texts: Texts
+    cuts: np.ndarray
+    topics: np.ndarray
+    places: np.ndarray
+
+    def groups(self, negatives: str) -> np.ndarray:
+        """(n,) numbers: a pair's negative is of its own group. Raises ValueError for other negatives than these."""
+        groups = {"place": self.places, "topic": self.topics, "anywhere": np.zeros_like(self.topics)}
+        if negatives not in groups:
+            raise ValueError(f"negatives of the same {negatives!r}: choose {', '.join(NEGATIVES)}")
+        return groups[negatives]
+
+
+def group_of(negatives: str, *drawn: DrawnPairs) -> Callable[[Any], list[int]]:
+    """Tells the group of each row of a batch of ids (batch, time), [CLS] pair [SEP] [PAD]…, by its tokens."""
+    table = {}
+    for one in drawn:
+        table |= zip((tuple(one.texts[i].tolist()) for i in range(len(one.texts))), one.groups(negatives).tolist())
+
+    def groups(ids: Any) -> list[int]:
+        return [table[tuple(token for token in row if token >= SPECIAL)] for row in ids.tolist()]
+
+    return groups
+
 
 class Pairs:
     """The pairs of neighbouring sentences in Tinyworld's documents, all equally likely, and the exact truth of them.
 
-    A negative of next sentence prediction is the first sentence of one pair beside the second of another, so that
-    neither sentence alone tells anything. Sentences are sequences of words; probabilities of what cannot be are 0.
+    A negative of next sentence prediction is the first sentence of one pair beside the second of another: of one that
+    tells the same stage of its story ("place"), of one of the same topic ("topic"), or of any ("anywhere").
+    Sentences are sequences of words; what is no sentence, or cannot be, has probability 0.
     """
 
     def __init__(self, language: Language):
@@ -28,41 +65,61 @@ class Pairs:
         later, self.length = _without_first(language.data["begin"], language.data["anywhere"])
         self.seconds = Automaton({**runs, "anywhere": later})
         self.topic_of = np.array(language.data["states"]["topic"])
+        self.place_of = np.array(language.data["states"]["stage"])
+        self.size = len(language.data["topics"]), int(self.place_of.max()) + 1
         unseen = Evidence(np.zeros(1, int), np.zeros(1), np.ones(1))
         start = self.seconds.forward(unseen)[0][0]
-        self.topics = self._by_topic(start.state, start.mass)  # (topics,) the share of each in all pairs
+        self.share = self._table(start.state, start.mass)  # (topics, places) of second sentences
 
-    def _by_topic(self, state: np.ndarray, mass: np.ndarray) -> np.ndarray:
-        return np.bincount(self.topic_of[state], mass, len(self.language.data["topics"]))
+    def _table(self, state: np.ndarray, mass: np.ndarray) -> np.ndarray:
+        table = np.zeros(self.size)
+        np.add.at(table, (self.topic_of[state], self.place_of[state]), mass)
+        return table
 
-    def _whole(self, automaton: Automaton, tokens: Sequence[str], goes_on: bool = False) -> np.ndarray:
-        """(topics,) P(whole sentences that begin so, and the topic); with `goes_on`, and then another sentence."""
+    def _sentence(self, automaton: Automaton, tokens: Sequence[str]):
+        """log P(tokens so far) and the last layer's places at which one sentence ends, or None."""
         try:
             layers, total = automaton.forward(self.language.evidence(tokens))
         except Impossible:
-            return np.zeros(len(self.topics))
-        state, mass = layers[-1].state, layers[-1].mass * automaton.is_end[layers[-1].state]
-        return np.exp(total) * self._by_topic(state, mass * (1 - automaton.final[state]) if goes_on else mass)
+            return None
+        whole = not any(automaton.is_end[layer.state].any() for layer in layers[:-1])
+        last = layers[-1]
+        return (total, last, automaton.is_end[last.state]) if whole else None
 
     def _first(self, a: Sequence[str]) -> np.ndarray:
-        """(topics,) P(a pair begins with a, and the topic)."""
-        return self._whole(self.firsts, a, goes_on=True) / (1 - 1 / self.length)
+        """(topics, places) P(a pair begins with a, is of the topic, and goes on at the place)."""
+        found = self._sentence(self.firsts, a)
+        if found is None:
+            return np.zeros(self.size)
+        total, last, ends = found
+        source, target, weight, _ = self.firsts.expand(last.state[ends], last.valuation[ends])
+        return np.exp(total) * self._table(target, last.mass[ends][source] * weight) / (1 - 1 / self.length)
 
     def _second(self, b: Sequence[str]) -> np.ndarray:
-        """(topics,) P(a pair ends with b, and the topic)."""
-        return self._whole(self.seconds, b)
+        """(topics, places) P(a pair ends with b, which is of the topic and the place)."""
+        found = self._sentence(self.seconds, b)
+        return np.zeros(self.size) if found is None else (
+            np.exp(found[0]) * self._table(found[1].state[found[2]], found[1].mass[found[2]]))
 
     def in_a_row(self, a: Sequence[str], b: Sequence[str]) -> float:
         """P(a pair is a, b)."""
-        return float(self._whole(self.firsts, [*a, *b]).sum() / (1 - 1 / self.length)) if self._first(a).any() else 0.0
+        if not (self._first(a).any() and self._second(b).any()):
+            return 0.0
+        try:
+            layers, total = self.firsts.forward(self.language.evidence([*a, *b]))
+        except Impossible:
+            return 0.0
+        last = layers[-1]
+        return float(np.exp(total) * last.mass[self.firsts.is_end[last.state]].sum() / (1 - 1 / self.length))
 
-    def apart(self, a: Sequence[str], b: Sequence[str], same_topic: bool = False) -> float:
-        """P(a begins a pair and b ends another one), of two pairs drawn apart, or apart from one topic."""
-        first, second = self._first(a), self._second(b)
-        if not same_topic:
+    def apart(self, a: Sequence[str], b: Sequence[str], negatives: str = "place") -> float:
+        """P(a begins a pair and b ends another one), where that is of the same place, the same topic, or anywhere."""
+        first, second, share = self._first(a), self._second(b), self.share
+        if negatives == "anywhere":
             return float(first.sum() * second.sum())
-        told = self.topics > 0  # a topic of one sentence has no pairs
-        return float((first[told] * second[told] / self.topics[told]).sum())
+        first, second, share = (table.sum({"place": 0, "topic": 1}[negatives]) for table in (first, second, share))
+        told = share > 0
+        return float((first[told] * second[told] / share[told]).sum())
 
     def posterior(self, tokens: Sequence[str], masked: Sequence[int]) -> np.ndarray:
         """P(token at each masked position | the rest of a pair), (masked, vocabulary) over token ids, in their order.
@@ -75,14 +132,14 @@ class Pairs:
         answer = np.concatenate([np.zeros((len(words), SPECIAL)), words], 1)
         return answer[[places.index(place) for place in masked]]
 
-    def is_next(self, a: Sequence[str], b: Sequence[str], same_topic: bool = False) -> float:
+    def is_next(self, a: Sequence[str], b: Sequence[str], negatives: str = "place") -> float:
         """P(b follows a), when half the questions are pairs and half are apart; one half where both are impossible.
 
         A second sentence from elsewhere is drawn again when it is, word for word, the true one; so it is never what
         follows. The chance of that draw is taken to be small.
         """
         together, first = self.in_a_row(a, b), self._first(a).sum()
-        apart = self.apart(a, b, same_topic) * (1 - together / first if first else 1)
+        apart = self.apart(a, b, negatives) * (1 - together / first if first else 1)
         return together / (together + apart) if together + apart else 0.5
 
     def in_order(self, a: Sequence[str], b: Sequence[str]) -> float:
@@ -90,25 +147,24 @@ class Pairs:
         right, wrong = self.in_a_row(a, b), self.in_a_row(b, a)
         return right / (right + wrong) if right + wrong else 0.5
 
-    def texts(self, n: int, seed: int) -> tuple[Texts, np.ndarray, np.ndarray]:
-        """n pairs as token ids, one text each; (n,) the tokens in its first sentence; (n,) the number of its topic."""
-        kept, cuts, topics, chunk = [], [], [], 0
+    def draw(self, n: int, seed: int) -> DrawnPairs:
+        """n pairs; equal seeds draw equal pairs."""
+        kept, told, chunk = [], [], 0
         while len(kept) < n:
             states, words, _, _ = self.language.draw(10_000, [seed, chunk], self.firsts)
             stops = np.cumsum(self.firsts.is_end[states] & (states >= 0), 1)
-            firsts, sizes = np.argmax(stops == 1, 1) + 1, np.argmax(stops == 2, 1) + 1  # tokens of one, of both
+            cuts, sizes = np.argmax(stops == 1, 1) + 1, np.argmax(stops == 2, 1) + 1  # tokens of one, of both
             for row in np.flatnonzero(stops[:, -1] >= 2):
                 kept.append(words[row, : sizes[row]] + SPECIAL)
-                cuts.append(firsts[row])
-                topics.append(self.topic_of[states[row, 0]])
+                second = states[row, cuts[row]]
+                told.append((cuts[row], self.topic_of[second], self.place_of[second]))
             chunk += 1
-        return Texts.from_list(kept[:n]), np.array(cuts[:n]), np.array(topics[:n])
+        return DrawnPairs(Texts.from_list(kept[:n]), *np.array(told[:n]).T)
 
-    def sentences(self, n: int, seed: int) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]], np.ndarray]:
-        """n pairs as words: first sentences, second sentences, and (n,) the number of each pair's topic."""
-        texts, cuts, topics = self.texts(n, seed)
-        words = [tuple(self.language.words[t - SPECIAL] for t in texts[i]) for i in range(n)]
-        return [w[:c] for w, c in zip(words, cuts)], [w[c:] for w, c in zip(words, cuts)], topics
+    def sentences(self, drawn: DrawnPairs) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+        """The pairs as words: all first sentences, and all second ones."""
+        words = [tuple(self.language.words[t - SPECIAL] for t in drawn.texts[i]) for i in range(len(drawn.texts))]
+        return [w[:cut] for w, cut in zip(words, drawn.cuts)], [w[cut:] for w, cut in zip(words, drawn.cuts)]
 
 
 def _without_first(begin: list, anywhere: list) -> tuple[list, float]:
