@@ -58,6 +58,14 @@ def test_learns_what_one_word_tells():
     assert accuracy(model, texts, labels) == 1.0
 
 
+def test_a_head_alone_learns_from_vectors():
+    vectors, labels = torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+    vectors[:, 0] += 4 * labels
+    head = torch.nn.Linear(4, 2)
+    fine_tune(head, (vectors,), labels, steps=60, learning_rate=0.1)
+    assert (head(vectors).argmax(-1) == labels).all()
+
+
 def test_equal_seeds_give_equal_weights():
     (texts, labels), states = batch(), []
     for elsewhere in range(2):

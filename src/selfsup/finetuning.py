@@ -111,7 +111,7 @@ def fine_tune(model: nn.Module, batch: Batch, labels: Tensor, *, steps: int = 60
               batch_size: int = 20, learning_rate: float = 1e-3, seed: int = 0) -> None:
     """Train in place what of `model` requires a gradient, by AdamW at a rate that falls to zero.
 
-    batch, labels: as from `as_batch`. A batch is cut to its longest text.
+    batch, labels: as from `as_batch`; or (vectors,), for a head alone.
     """
     training = model.training
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], learning_rate)
@@ -124,15 +124,22 @@ def fine_tune(model: nn.Module, batch: Batch, labels: Tensor, *, steps: int = 60
             while len(order) < min(batch_size, len(labels)):  # an epoch ends: shuffle anew
                 order = torch.cat([order, torch.randperm(len(labels))])
             rows, order = order[:batch_size], order[batch_size:]
-            longest = int(batch[1][rows].sum(1).max())
-            logits = model(*(part[rows, :longest] for part in batch))
-            wanted = labels[rows, :longest] if labels.shape == batch[0].shape else labels[rows]
-            loss = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=IGNORE)
+            parts, wanted = _take(batch, labels, rows)
+            loss = F.cross_entropy(model(*parts).flatten(0, -2), wanted.flatten(), ignore_index=IGNORE)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
     model.train(training)
+
+
+def _take(batch: Batch, labels: Tensor, rows: Tensor) -> tuple[Batch, Tensor]:
+    """Some rows of a batch, without the columns in which they have padding alone."""
+    if len(batch) == 1:
+        return (batch[0][rows],), labels[rows]
+    longest = int(batch[1][rows].sum(1).max())
+    wanted = labels[rows, :longest] if labels.shape == batch[0].shape else labels[rows]
+    return tuple(part[rows, :longest] for part in batch), wanted
 
 
 @torch.no_grad()

@@ -138,7 +138,7 @@ def test_random_and_unchanged_words_are_chosen_and_the_reader_is_told(open_page)
     assert kinds[:2] == ["random", "unchanged"]
     words = trait(page, "words")
     assert words[0]["seen"] != words[0]["pieces"] and words[1]["seen"] == words[1]["pieces"]
-    assert page.get_by_text("told which words were touched").is_visible()
+    assert page.get_by_text("at an unchanged word it can do better").is_visible()
 
 
 def test_mask_some_reset_and_another_sentence(open_page):

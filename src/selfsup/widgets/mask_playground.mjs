@@ -368,7 +368,7 @@ function render({ model, el }) {
       sum.append(" nats");
     }
     const unseen = truth.length && list.some(({ kind }) => kind === "random" || kind === "unchanged");
-    told.textContent = unseen ? "The exact truth is told which words were touched; the model is not." : "";
+    told.textContent = unseen ? "Exact is what follows from the untouched words. The model also sees what stands at a touched place, so at an unchanged word it can do better." : "";
     told.hidden = !unseen;
     clearTimeout(speaking);
     speaking = setTimeout(() => { spoken.textContent = speech(list, predictions, truth); }, 250);

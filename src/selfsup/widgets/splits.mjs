@@ -124,7 +124,7 @@ function render({ model, el }) {
   }
   const ways = make("fieldset", { class: "ss-choice" }, make("legend", {}, "The answer comes from"), options);
   const field = make("input", { type: "text", dir: "auto", id: `ss-split-text-${view}`, maxlength: LONGEST, autocomplete: "off", spellcheck: "false",
-    oninput: () => { clearTimeout(typing); typing = setTimeout(() => set({ text: field.value }), 150); } });
+    oninput: () => { clearTimeout(typing); typing = setTimeout(() => { label = null; set({ text: field.value }); }, 150); } });
   const own = make("div", { class: "ss-own" }, make("label", { for: field.id, class: "ss-small" }, "x, a text of your own"), field);
   const again = make("button", { type: "button", onclick: () => set({ seed: (model.get("seed") + 1) % 65536 }) }, "Split again");
   const reset = make("button", { type: "button", onclick: () => { label = null; set(initial); } }, "Reset");
