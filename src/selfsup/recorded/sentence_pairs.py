@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +90,14 @@ def probed(model: MaskedLanguageModel, learn: tuple[dict, Tensor], test: tuple[d
     return float(probe.score(vectors(model, test[0]), test[1].numpy()))
 
 
+@cache
+def examples(task: str, n: int, seed: int) -> list:
+    """n examples of a task of the world."""
+    return TASKS[task](tinyworld.load("world"), n, seed)
+
+
 def downstream(encoder: Encoder, seed: int, labels: int = 1024, steps: int = 300) -> dict[str, float]:
     """The scores of the encoder's copies, each fine-tuned on one of the four tasks of chapter 4."""
-    import copy
-
     language, scores = tinyworld.load("world"), {}
     tokenizer, tags = language.tokenizer, sorted(set(language.data["pos"]) | {"PART"})
     heads = {"sentiment": (Classifier, 2), "tags": (Tagger, len(tags)), "entailment": (Classifier, 3),
@@ -99,9 +105,9 @@ def downstream(encoder: Encoder, seed: int, labels: int = 1024, steps: int = 300
     for name, (kind, *sizes) in heads.items():
         torch.manual_seed(seed)
         model = kind(copy.deepcopy(encoder), *sizes)
-        fine_tune(model, *as_batch(TASKS[name](language, labels, 40_000 + seed), tokenizer, tags),
-                  steps=steps, batch_size=32, seed=seed)
-        asked = TASKS[name](language, 1000, 50_000)
+        learned = as_batch(examples(name, labels, 40_000 + seed), tokenizer, tags)
+        fine_tune(model, *learned, steps=steps, batch_size=32, seed=seed)
+        asked = examples(name, 1000, 50_000)
         batch, gold = as_batch(asked, tokenizer, tags)
         scores[name] = (answer_scores(model, batch, asked)["f1"] if name == "questions" else
                         tag_scores(model, batch, gold, tags)["macro"] if name == "tags" else
