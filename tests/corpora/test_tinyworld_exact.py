@@ -396,6 +396,7 @@ def test_half_sentences_are_no_pair():
     pairs = Pairs(language)
     assert pairs.in_a_row("ann saw apple .".split(), "cup .".split()) > 0
     assert pairs.in_a_row("ann saw".split(), "apple . cup .".split()) == 0
+    assert pairs.in_a_row("ann saw apple .".split(), []) == pairs.apart([], "cup .".split()) == 0
     assert pairs.is_next("ann saw".split(), "apple . cup .".split()) == 0.5
     assert pairs.in_order("cup .".split(), "cup .".split()) == 0.5
 

@@ -8,10 +8,13 @@ from torch.nn import functional as F
 
 from selfsup.corpora import load_corpus, tinyworld
 from selfsup.corpora.books import cloze_accuracy
+from selfsup.corpora.tinyworld.corpus import HELD_OUT_SEED
 from selfsup.corpora.tinyworld.floors import Estimate, corrupt, exact_losses
+from selfsup.corpora.tinyworld.pairs import Pairs
 from selfsup.finetuning import pad
 from selfsup.models.pretrained import CHECKPOINTS, load
 from selfsup.objectives.masking import BERTS_RATES
+from selfsup.recorded.sentence_pairs import judged, questions
 
 # Nats. The aim is 0.03: longer training closes the rest, and this bound is to follow the model down.
 GAP = 0.1
@@ -46,6 +49,19 @@ def test_storybook_bert_fills_in_what_a_reader_would_ask():
 
 
 def test_weights_are_small_enough_for_a_page():
-    for name, most in (("tinyworld-bert", 1.6e6), ("storybook-bert", 6.5e6)):
+    small = {f"tinyworld-{kind}": 0.4e6 for kind in ("nsp", "sop", "pairs")}
+    for name, most in {"tinyworld-bert": 1.6e6, "storybook-bert": 6.5e6, **small}.items():
         size = (CHECKPOINTS / name / "model.safetensors").stat().st_size
         assert size <= most, f"{name} takes {size:,} bytes"
+
+
+def test_pairs_are_judged_better_by_the_model_that_was_asked():
+    """Each head at its own question, on held-out pairs; at the other's it stays far below."""
+    drawn, tokenizer = Pairs(tinyworld.load("world")).draw(600, HELD_OUT_SEED), load("tinyworld-nsp")[1]
+    right = {}
+    for kind in ("nsp", "sop"):
+        asked = questions(kind, drawn, tokenizer, seed=1)
+        for name in ("nsp", "sop"):
+            right[name, kind] = judged(load(f"tinyworld-{name}")[0].eval(), *asked)
+    assert right["nsp", "nsp"] > 0.75 and right["sop", "sop"] > 0.94, right
+    assert right["nsp", "sop"] < 0.7 and right["sop", "nsp"] < 0.7, right

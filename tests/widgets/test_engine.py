@@ -18,6 +18,15 @@ const model = new Bert(json(data.folder + "/config.json"), bytes(data.folder + "
 const logits = (ids) => model.logits(ids, ids.map((_, t) => t)).map((row) => Array.from(row));
 console.log(JSON.stringify(data.texts.map(logits)));
 """
+PAIR = """
+const { Bert } = await import(WIDGETS + "engine.mjs");
+const model = new Bert(json(data.folder + "/config.json"), bytes(data.folder + "/model.safetensors"));
+const asked = ({ ids, segments }) => ({ pair: Array.from(model.pair(ids, segments)),
+  words: model.logits(ids, ids.map((_, t) => t), segments).map((row) => Array.from(row)) });
+let answers;
+try { answers = data.pairs.map(asked); } catch (error) { answers = error.message; }
+console.log(JSON.stringify(answers));
+"""
 WORDS = """
 const { Tokenizer } = await import(WIDGETS + "engine.mjs");
 const tokenizer = new Tokenizer(json(data.folder + "/tokenizer.json"));
@@ -46,6 +55,31 @@ HOSTILE = [
     "하나 둘 각\u1100\u1161",
     "\ud7ff\ue000\uffff",
 ]
+
+
+@pytest.mark.parametrize("name", ["tinyworld-nsp", "tinyworld-sop"])
+def test_pairs_are_judged_as_torch_and_transformers_do(run_node, name):
+    from transformers import BertForPreTraining
+
+    model, tokenizer = selfsup.load(name)
+    texts = [("rosa walked home .", "she was glad ."), ("it was a fine day .", "omar has a garden ."), (".", ".")]
+    coded = [tokenizer(a, b, return_tensors="pt") for a, b in texts]
+    pairs = [{"ids": one["input_ids"][0].tolist(), "segments": one["token_type_ids"][0].tolist()} for one in coded]
+    found = run_node(PAIR, {"folder": str(CHECKPOINTS / name), "pairs": pairs})
+    theirs = BertForPreTraining.from_pretrained(CHECKPOINTS / name, dtype=torch.float32).eval()
+    for answer, one in zip(found, coded, strict=True):
+        with torch.no_grad():
+            words, pair = model.eval()(**one, pair=True)
+            output = theirs(**one)
+        for ours, reference in ((words[0], output.prediction_logits[0]), (pair[0], output.seq_relationship_logits[0])):
+            assert torch.allclose(ours, reference, atol=1e-4)
+        assert np.abs(np.array(answer["words"]) - words[0].numpy()).max() < 1e-3
+        assert np.abs(np.array(answer["pair"]) - pair[0].numpy()).max() < 1e-3
+
+
+def test_a_model_without_a_pair_head_says_so(run_node):
+    question = {"folder": str(CHECKPOINTS / "tinyworld-pairs"), "pairs": [{"ids": [2, 9, 3], "segments": [0, 0, 0]}]}
+    assert run_node(PAIR, question) == "this model judges no pairs of sentences"
 
 
 def pools(rng: random.Random) -> str:
@@ -106,8 +140,9 @@ def test_logits_equal_those_of_a_random_transformers_bert(run_node, tmp_path, dt
     check_logits(run_node, tmp_path, model.float(), texts)
 
 
-def test_two_checkpoints_are_shipped():
-    assert shipped() == ("storybook-bert", "tinyworld-bert")
+def test_every_checkpoint_is_shipped():
+    pairs = ("tinyworld-nsp", "tinyworld-pairs", "tinyworld-sop")
+    assert shipped() == ("storybook-bert", "tinyworld-bert", *pairs)
 
 
 @pytest.mark.parametrize("name", ["storybook-bert", "tinyworld-bert"])

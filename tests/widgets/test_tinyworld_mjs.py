@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from selfsup.corpora import tinyworld
+from selfsup.corpora.tinyworld.pairs import NEGATIVES
 
 ANSWERS = """
 const { loadLanguage } = await import(WIDGETS + "tinyworld.mjs");
@@ -66,3 +67,32 @@ def test_refusals_equal_python(run_node):
             }, text
         else:
             assert isinstance(answer["posterior"], list), text
+
+
+PAIRS = """
+const { Pairs } = await import(WIDGETS + "tinyworld.mjs");
+const pairs = new Pairs(data.language);
+console.log(JSON.stringify(data.cases.map(([a, b]) => ({
+  row: pairs.inARow(a, b), order: pairs.inOrder(a, b),
+  next: ["place", "topic", "anywhere"].map((kind) => pairs.isNext(a, b, kind)),
+  apart: ["place", "topic", "anywhere"].map((kind) => pairs.apart(a, b, kind)),
+}))));
+"""
+
+
+@pytest.mark.parametrize(("size", "dialect"), [("world", 0), ("world", 3), ("village", 0)])
+def test_pairs_equal_python(run_node, size, dialect):
+    """True pairs, exchanged ones, second sentences from elsewhere, and what is no sentence."""
+    language = tinyworld.load(size, dialect)
+    pairs = tinyworld.Pairs(language)
+    first, second = pairs.sentences(pairs.draw(24, seed=4))
+    asked = [*zip(first, second), *zip(second, first), *zip(first, second[1:]), *zip(first, first)]
+    asked += [(first[0][:-1], second[0]), (first[0], second[0][1:]), (first[0] + second[0], second[0])]
+    asked += [(("zebra", "."), second[0])]
+    found = run_node(PAIRS, {"language": language.data, "cases": asked})
+    for (a, b), answer in zip(asked, found, strict=True):
+        assert answer["row"] == pytest.approx(pairs.in_a_row(a, b), rel=1e-6, abs=1e-15), (a, b)
+        assert answer["order"] == pytest.approx(pairs.in_order(a, b), abs=1e-6), (a, b)
+        for kind, next_, apart in zip(NEGATIVES, answer["next"], answer["apart"], strict=True):
+            assert apart == pytest.approx(pairs.apart(a, b, kind), rel=1e-6, abs=1e-15), (a, b, kind)
+            assert next_ == pytest.approx(pairs.is_next(a, b, kind), abs=1e-6), (a, b, kind)

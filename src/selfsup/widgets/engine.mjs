@@ -1,4 +1,4 @@
-// A BERT encoder with its masked-language-model head in plain JavaScript: reads a Hugging Face model folder
+// A BERT encoder with its heads, for masked words and for pairs, in plain JavaScript: reads a Hugging Face model folder
 // (config.json, model.safetensors in f16 or f32, tokenizer.json) and gives the logits that transformers gives.
 // Matrices are Float32Array, row after row; a weight is (outputs, inputs), as torch stores it.
 
@@ -218,7 +218,7 @@ export function attention(query, key, value, queries, keys, width, heads, causal
 
 export class Bert {
   /** @param {object} config  the parsed config.json
-   *  @param {ArrayBuffer} weights  the bytes of model.safetensors (BertForMaskedLM's names) */
+   *  @param {ArrayBuffer} weights  the bytes of model.safetensors (BertForMaskedLM's or BertForPreTraining's names) */
   constructor(config, weights) {
     const tensors = readSafetensors(weights);
     const take = (name) => {
@@ -255,16 +255,22 @@ export class Bert {
     const untied = tensors["cls.predictions.decoder.weight"]?.data;
     const bias = (tensors["cls.predictions.bias"] ?? take("cls.predictions.decoder.bias")).data;
     this.decoder = { ...this.words, weight: untied ?? this.words.weight, bias };
+    if (tensors["cls.seq_relationship.weight"]) {
+      [this.pooler, this.relation] = [matrix("pooler.dense"), matrix("cls.seq_relationship")];
+    }
   }
 
-  /** Hidden states (ids.length, width) of one text: token ids with [CLS] and [SEP], no padding. */
-  encode(ids) {
+  /** Hidden states (ids.length, width) of one text: token ids with [CLS] and [SEP], no padding.
+   *  segments: the token type of each, 0 for all where none are given. */
+  encode(ids, segments = null) {
     const { width, heads, eps } = this;
-    const time = ids.length;
+    const time = ids.length, longest = this.positions.length / width;
+    if (time > longest) throw new Error(`${time} tokens; the model reads at most ${longest}`);
     let x = new Float32Array(time * width);
     for (let t = 0; t < time; t++) {
+      const [word, position, segment] = [ids[t], t, segments?.[t] ?? 0].map((row) => row * width);
       for (let i = 0; i < width; i++) {
-        x[t * width + i] = this.words.weight[ids[t] * width + i] + this.positions[t * width + i] + this.segments[i];
+        x[position + i] = this.words.weight[word + i] + this.positions[position + i] + this.segments[segment + i];
       }
     }
     layerNorm(x, time, this.norm, eps);
@@ -280,15 +286,20 @@ export class Bert {
   }
 
   /** Logits (positions.length, vocabulary) at the asked positions only, as one Float32Array a position. */
-  logits(ids, positions) {
-    const longest = this.positions.length / this.width;
-    if (ids.length > longest) throw new Error(`${ids.length} tokens; the model reads at most ${longest}`);
-    const states = this.encode(ids);
+  logits(ids, positions, segments = null) {
+    const states = this.encode(ids, segments);
     const rows = positions.length;
     const asked = new Float32Array(rows * this.width);
     positions.forEach((t, row) => asked.set(states.subarray(t * this.width, (t + 1) * this.width), row * this.width));
     const hidden = linear(asked, rows, this.transform).map(gelu);
     const all = linear(layerNorm(hidden, rows, this.transformNorm, this.eps), rows, this.decoder);
     return positions.map((_, row) => all.subarray(row * this.decoder.outputs, (row + 1) * this.decoder.outputs));
+  }
+
+  /** The two logits of a pair of sentences, as it was and changed, from the vector of [CLS]. */
+  pair(ids, segments) {
+    if (!this.relation) throw new Error("this model judges no pairs of sentences");
+    const pooled = linear(this.encode(ids, segments).subarray(0, this.width), 1, this.pooler).map(Math.tanh);
+    return linear(pooled, 1, this.relation);
   }
 }

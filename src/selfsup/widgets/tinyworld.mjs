@@ -19,6 +19,89 @@ export function loadLanguage(json) {
   return new Language(json);
 }
 
+/** The pairs of neighbouring sentences, all equally likely, and the exact truth of them: mirrors pairs.py. */
+export class Pairs {
+  constructor(json) {
+    const runs = { ...json, whole: 0, run: 0 }; // start at any sentence, stop where the document stops
+    const [later, length] = withoutFirst(json.begin, json.anywhere);
+    [this.firsts, this.seconds] = [new Language(runs), new Language({ ...runs, anywhere: later })];
+    this.share = 1 - 1 / length; // of all sentences, those that another one follows
+    this.groups = { place: json.states.stage, topic: json.states.topic, anywhere: json.states.topic.map(() => 0) };
+    this.shares = this.#byGroup([...this.seconds.starts()].map(([state, mass]) => ({ state, mass })));
+  }
+
+  #byGroup(places) {
+    const shares = {};
+    for (const [kind, group] of Object.entries(this.groups)) {
+      shares[kind] = [];
+      for (const { state, mass } of places) shares[kind][group[state]] = (shares[kind][group[state]] ?? 0) + mass;
+    }
+    return shares;
+  }
+
+  /** By kind and group: P(a pair begins with a and goes on in the group). */
+  first(a) {
+    return this.#byGroup(this.firsts.sentence(a).flatMap((place) => this.firsts.after(place))
+      .map(({ state, mass }) => ({ state, mass: mass / this.share })));
+  }
+
+  /** By kind and group: P(a pair ends with b, which is of the group). */
+  second(b) {
+    return this.#byGroup(this.seconds.sentence(b));
+  }
+
+  /** P(a pair is a, b). */
+  inARow(a, b) {
+    if (!sum(this.first(a).anywhere) || !sum(this.second(b).anywhere)) return 0;
+    return sum(this.firsts.ended([...a, ...b]).map(({ mass }) => mass)) / this.share;
+  }
+
+  /** P(a begins a pair and b ends another one), of the same "place", the same "topic", or from "anywhere". */
+  apart(a, b, negatives = "place") {
+    const [first, second] = [this.first(a)[negatives], this.second(b)[negatives]];
+    return sum(this.shares[negatives].map((share, group) => (share ? (first[group] ?? 0) * (second[group] ?? 0) / share : 0)));
+  }
+
+  /** P(b follows a), when half the questions are pairs and half are apart. */
+  isNext(a, b, negatives = "place") {
+    const together = this.inARow(a, b), first = sum(this.first(a).anywhere);
+    const apart = this.apart(a, b, negatives) * (1 - (first ? together / first : 0));
+    return together + apart ? together / (together + apart) : 0.5;
+  }
+
+  /** P(a came first), when half the questions show a pair exchanged. */
+  inOrder(a, b) {
+    const [right, wrong] = [this.inARow(a, b), this.inARow(b, a)];
+    return right + wrong ? right / (right + wrong) : 0.5;
+  }
+}
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+/** How a sentence starts that is not a document's first, written as `anywhere` is; and a document's mean length. */
+function withoutFirst(begin, anywhere) {
+  const weights = ([states, weight, guards]) => {
+    const total = new Map();
+    states.forEach((state, i) => {
+      const key = `${state} ${guards[i]}`;
+      total.set(key, (total.get(key) ?? 0) + weight[i]);
+    });
+    return total;
+  };
+  const [first, every] = [weights(begin), weights(anywhere)];
+  const length = Math.max(...Array.from(first, ([key, weight]) => weight / every.get(key)));
+  const later = [[], [], []];
+  for (const [key, weight] of every) {
+    const left = (weight - (first.get(key) ?? 0) / length) / (1 - 1 / length);
+    if (left <= 1e-12) continue;
+    const [state, guard] = key.split(" ").map(Number);
+    later[0].push(state);
+    later[1].push(left);
+    later[2].push(guard);
+  }
+  return [later, length];
+}
+
 class Language {
   constructor({ words, registers, distributions, views, guards, states, edges, begin, anywhere, ends, whole, run }) {
     this.words = words;
@@ -90,6 +173,39 @@ class Language {
     const end = layers.at(-1).reduce((sum, place) => sum + place.mass * (this.final.get(place.state) ?? 0), 0);
     if (!(end > 0)) throw new Impossible(tokens.length, null);
     return layers.reduce((sum, layer) => sum + Math.log(layer.scale), Math.log(end));
+  }
+
+  /** [state, probability] of every way to begin. */
+  * starts() {
+    for (const [state, , weight] of this.#moves(this.#beginning())) yield [state, weight];
+  }
+
+  /** The places where a text of whole sentences ends, with their probability: [{state, valuation, mass}, …]. */
+  ended(tokens) {
+    const layers = this.#answered(tokens);
+    const scale = layers.reduce((product, layer) => product * layer.scale, 1);
+    return (layers.at(-1) ?? []).filter(({ state }) => this.final.has(state))
+      .map(({ state, valuation, mass }) => ({ state, valuation, mass: mass * scale }));
+  }
+
+  /** The same of a text that is one sentence; none where it is not. */
+  sentence(tokens) {
+    const inside = this.#answered(tokens).slice(0, -1);
+    return inside.some((layer) => layer.some(({ state }) => this.final.has(state))) ? [] : this.ended(tokens);
+  }
+
+  /** Where a text goes on after a place: [{state, mass}, …]. */
+  after(place) {
+    return Array.from(this.#moves(place), ([state, , weight]) => ({ state, mass: place.mass * weight }));
+  }
+
+  #answered(tokens) {
+    try {
+      return this.#forward(tokens, new Set());
+    } catch (error) {
+      if (error instanceof Impossible) return [];
+      throw error;
+    }
   }
 
   #beginning() {

@@ -82,8 +82,9 @@ class Pairs:
             layers, total = automaton.forward(self.language.evidence(tokens))
         except Impossible:
             return None
-        whole = not any(automaton.is_end[layer.state].any() for layer in layers[:-1])
-        last = layers[-1]
+        if not layers:
+            return None
+        whole, last = not any(automaton.is_end[layer.state].any() for layer in layers[:-1]), layers[-1]
         return (total, last, automaton.is_end[last.state]) if whole else None
 
     def _first(self, a: Sequence[str]) -> np.ndarray:
