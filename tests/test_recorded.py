@@ -11,7 +11,7 @@ from selfsup.recorded import __main__ as runs
 from selfsup.training import Recipe
 
 NAMES = sorted(runs.RECORDS)
-CONDITION = ("phases", "rate", "name", "whole_word", "labels", "start", "learning_rate")
+CONDITION = ("phases", "rate", "name", "whole_word", "labels", "start", "learning_rate", "question")
 
 
 def test_unknown_record_lists_what_there_is():

@@ -190,6 +190,7 @@ RECORDS: dict[str, tuple[Callable[[Any], Iterator[dict]], Recipe | None]] = {
     "fates": (fates, HALF),
     "pieces": (pieces, LONG),
     "labels": (labels, None),
+    "pairs": (pairs, Recipe(**PAIRS)),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,12 @@ MOST_WORDS = 64
 SEED_STEP, PIECE_STEP = 7919, 104729
 LONGEST_SENTENCE = 10_000
 IMPOSSIBLE = "Impossible in Tinyworld:"
+
+
+def front_end(name: str) -> str:
+    """The module `name` with what it imports from shared.mjs before it, since a page runs a widget from one text."""
+    shared, own = ((HERE / one).read_text(encoding="utf-8") for one in ("shared.mjs", name))
+    return shared + re.sub(r'import \{[^}]*\} from "\./shared\.mjs";\n', "", own)
 
 
 class BadQuestion(t.TraitError, ValueError):
@@ -226,7 +233,7 @@ class MaskPlayground(anywidget.AnyWidget):
     truth). anchor: the widget's name in links. Raises ValueError.
     """
 
-    _esm = HERE / "mask_playground.mjs"
+    _esm = front_end("mask_playground.mjs")
     _css = HERE / "widgets.css"
 
     sentence = t.Unicode().tag(sync=True)

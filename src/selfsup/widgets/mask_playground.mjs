@@ -1,63 +1,10 @@
 // MaskPlayground's user interface. In a notebook the kernel answers; on a page of the site, the engine in the browser.
 // Everything shown is a trait: the question (sentence, touched, model_name, top) and the answer to it.
 
+import { LONGEST_LINK, ROOT, SILENT_KERNEL, check, choice, clip, engine, make, percent } from "./shared.mjs";
+
 const QUESTION = ["sentence", "touched", "model_name", "top"];
 const KINDS = { mask: "[MASK]", random: "random word", unchanged: "unchanged" };
-const TINY = "tinyworld-bert"; // the model with a truth beside it
-const LONGEST_LINK = 1000;
-const SILENT_KERNEL = "The kernel has not answered: is it busy, or was it restarted? Run the cell again.";
-const ROOT = document.documentElement.dataset.content_root; // only the site's pages have one
-
-/** Asks the models of this site in a worker, or on the page where there are no workers. */
-function createEngine() {
-  const root = new URL(ROOT || "./", document.baseURI);
-  const address = (path) => new URL(path.startsWith("assets/") ? path : `assets/${path}`, root).href;
-  const waiting = new Map();
-  let manifest, backend, number = 0;
-
-  async function assetsOf(name) {
-    manifest ??= fetch(address("manifest.json")).then((response) => {
-      if (!response.ok) throw new Error(`could not fetch the list of models (${response.status})`);
-      return response.json();
-    });
-    const files = await manifest.catch((error) => { manifest = null; throw error; });
-    if (!files[name]) throw new Error(`this site has no model ${name}`);
-    const { config, weights, tokenizer } = files[name];
-    const assets = { engine: files["engine.mjs"], config, weights, tokenizer };
-    if (name === TINY) Object.assign(assets, { world: files["world.json"], tinyworld: files["tinyworld.mjs"] });
-    for (const key of Object.keys(assets)) assets[key] = assets[key] && address(assets[key]);
-    return { assets, code: address(files["worker.mjs"]) };
-  }
-
-  function start(code) {
-    const inPage = async (request) => (await import(code)).handle(request);
-    let worker;
-    try { worker = new Worker(code, { type: "module" }); } catch { return inPage; }
-    let works = false;
-    worker.onmessage = ({ data }) => {
-      works = true;
-      const { resolve, reject } = waiting.get(data.number) ?? {};
-      waiting.delete(data.number);
-      if (data.error) reject?.(new Error(data.error)); else resolve?.(data.answer);
-    };
-    worker.onerror = (event) => {
-      event.preventDefault();
-      if (!works) backend = inPage; // this browser runs no module workers
-      for (const { request, resolve, reject } of waiting.values()) inPage(request).then(resolve, reject);
-      waiting.clear();
-    };
-    return (request) => new Promise((resolve, reject) => {
-      waiting.set(++number, { request, resolve, reject });
-      worker.postMessage({ number, ...request });
-    });
-  }
-
-  return async function ask(name, question) {
-    const { assets, code } = await assetsOf(name);
-    backend ??= start(code);
-    return backend({ assets, question });
-  };
-}
 
 export function writeLink(anchor, { sentence, touched, model_name }) {
   const mark = { mask: "m", unchanged: "u" };
@@ -90,40 +37,8 @@ export function readLink(fragment, anchor, names) {
   return { sentence, model_name, touched };
 }
 
-/** An element; text is only ever text. */
-function make(tag, traits = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(traits)) {
-    if (name === "class") node.className = value;
-    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value === true) node.setAttribute(name, "");
-    else if (value !== false && value != null) node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
-const clip = (word, length = 24) => {
-  const letters = Array.from(word);
-  return letters.length > length ? `${letters.slice(0, length).join("")}…` : word;
-};
-const percent = (p) => (p >= 0.995 || p === 0 ? `${Math.round(p * 100)}%` : p < 0.001 ? "<0.1%"
-  : `${(p * 100).toFixed(p < 0.0995 ? 1 : 0)}%`);
 const nats = (loss) => loss.toFixed(2);
 const rough = (text) => text.match(/[\p{L}\p{N}\p{M}]+|[^\s\p{L}\p{N}\p{M}]/gu) ?? [];
-
-function choice(legend, name, options, onpick) {
-  const group = make("div", { class: "ss-options" });
-  for (const [value, label] of Object.entries(options)) {
-    const input = make("input", { type: "radio", name, value, onchange: () => onpick(value) });
-    group.append(make("label", {}, input, make("span", {}, label)));
-  }
-  return make("fieldset", { class: "ss-choice" }, make("legend", {}, legend), group);
-}
-
-function check(group, value) {
-  for (const input of group.querySelectorAll("input")) input.checked = input.value === value;
-}
 
 /** One hidden token: the model's bars above the truth's, the real word marked, its cross-entropy below. */
 function card(word, prediction, truth, top) {
@@ -183,7 +98,7 @@ function render({ model, el }) {
   const offered = choices.filter(({ shipped }) => shipped || !onPage);
   const names = offered.map(({ name }) => name);
   const labels = Object.fromEntries(offered.map(({ name, label }) => [name, label]));
-  const ask = onPage ? (globalThis[Symbol.for("selfsup.engine")] ??= createEngine()) : null;
+  const ask = onPage ? engine() : null;
   const question = () => Object.fromEntries(QUESTION.map((name) => [name, model.get(name)]));
   const initial = question();
   let brush = "mask", asked = 0, patience, typing, speaking, gone = false;

@@ -1,5 +1,7 @@
 // SplitPlayground: one text and the ways to take it apart. All of it is computed here, with and without a kernel.
 
+import { make } from "./shared.mjs";
+
 const LONGEST = 2000;
 const MOST_WORDS = 60;
 
@@ -97,17 +99,6 @@ export function split(text, name, seed) {
   const words = wordsOf(text);
   if (!words.length) return { words, seen: [], hidden: [], targets: 0, from: "", missing: "There is nothing to take apart yet: type a sentence." };
   return { words, ...SPLITS[name].split(words, random(seed)) };
-}
-
-function make(tag, traits = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(traits)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value === true) node.setAttribute(name, "");
-    else if (value !== false && value != null) node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
 }
 
 let views = 0;

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import anywidget
 import traitlets as t
 
-HERE = Path(__file__).parent
+from . import HERE, front_end
+
 TEXT = (  # one of Tinyworld's
     "Suddenly a little bark came from the shed. Behind the shed lay Coco with a stolen sausage. "
     "Anna hugged Coco and laughed."
@@ -24,7 +23,7 @@ class SplitPlayground(anywidget.AnyWidget):
 
     OBJECTIVES = ("label", "masking", "next", "order", "rotation", "span")
 
-    _esm = HERE / "splits.mjs"
+    _esm = front_end("splits.mjs")
     _css = HERE / "widgets.css"
 
     text = t.Unicode(TEXT).tag(sync=True)

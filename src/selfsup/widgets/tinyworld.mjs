@@ -50,6 +50,11 @@ export class Pairs {
     return this.#byGroup(this.seconds.sentence(b));
   }
 
+  /** Whether the tokens are a sentence of the language. */
+  says(tokens) {
+    return this.firsts.sentence(tokens).length > 0;
+  }
+
   /** P(a pair is a, b). */
   inARow(a, b) {
     if (!sum(this.first(a).anywhere) || !sum(this.second(b).anywhere)) return 0;

@@ -1,5 +1,6 @@
-// Answers a MaskPlayground's question with the engine, away from the page's own thread.
-// The kernel answers the same questions with the same words: `answer` here mirrors `answer` in __init__.py.
+// Answers the widgets' questions with the engine, away from the page's own thread.
+// The kernel answers the same questions with the same words: `answer` mirrors `answer` in __init__.py, and `judge`
+// mirrors `judge` in pairs.py.
 
 export const MOST_WORDS = 64;
 const SEED_STEP = 7919, PIECE_STEP = 104729;
@@ -141,6 +142,47 @@ function impossible({ position }, words) {
     : `Impossible in Tinyworld: “${clip(word)}” (word ${position + 1}) cannot stand there.`;
 }
 
+const MOST_OF_A_SENTENCE = 40;
+
+/** @param {object} question  {a, b, about}: two sentences, and "next" or "order"
+ *  @param {object} parts  {model: Bert, tokenizer, language?: Tinyworld, pairs?: Pairs, softmax}
+ *  @returns {object} {model: P(as it was), exact: the same by kind, or null, note}; null where there is no answer */
+export function judge({ a, b, about }, { model, tokenizer, pairs, softmax }) {
+  const texts = [a, b].map((text) => tokenizer.words(text));
+  const [first, second] = texts.map((words) => words.slice(0, MOST_OF_A_SENTENCE));
+  if (!first.length || !second.length) return { model: null, exact: null, note: "Two sentences are needed: type one more." };
+  const notes = [];
+  if (texts.some((words) => words.length > MOST_OF_A_SENTENCE)) {
+    notes.push(`The model reads the first ${MOST_OF_A_SENTENCE} words of each.`);
+  }
+  const [cls, sep, unknown] = ["[CLS]", "[SEP]", "[UNK]"].map((token) => tokenizer.id(token));
+  const [left, right] = [first, second].map((words) => words.flatMap(({ ids }) => ids));
+  const ids = [cls, ...left, sep, ...right, sep];
+  const segments = ids.map((_, t) => Number(t > left.length + 1));
+  const chance = softmax(model.pair(ids, segments))[0];
+  const strangers = [...new Set([...first, ...second].filter((word) => word.ids[0] === unknown).map(({ text }) => text))];
+  if (strangers.length) notes.push(`The model does not know ${quote(strangers)}: it reads [UNK] there.`);
+  let exact = null;
+  if (pairs) {
+    const [one, two] = [left, right].map((tokens) => tokens.map((id) => tokenizer.tokens[id]));
+    const known = [one, two].map((tokens) => pairs.says(tokens));
+    if (known.includes(false)) {
+      notes.push(`Impossible in Tinyworld: ${known[0] ? "B" : "A"} is no sentence of that language.`);
+    } else exact = about === "next" ? nextOf(pairs, one, two) : orderOf(pairs, one, two);
+  }
+  return { model: chance, exact, note: notes.join(" ") };
+}
+
+function nextOf(pairs, a, b) {
+  if (!pairs.inARow(a, b) && !pairs.apart(a, b, "anywhere")) return null;
+  const asked = (kind) => (pairs.inARow(a, b) || pairs.apart(a, b, kind) ? pairs.isNext(a, b, kind) : null);
+  return Object.fromEntries(["place", "topic", "anywhere"].map((kind) => [kind, asked(kind)]));
+}
+
+function orderOf(pairs, a, b) {
+  return pairs.inARow(a, b) || pairs.inARow(b, a) ? { order: pairs.inOrder(a, b) } : null;
+}
+
 const loaded = new Map();
 
 async function get(url, kind) {
@@ -159,6 +201,7 @@ async function load({ engine, config, weights, tokenizer, world, tinyworld }) {
   const parts = { model, tokenizer: new code.Tokenizer(words), softmax: code.softmax };
   if (language) {
     parts.language = language.loadLanguage(grammar);
+    if (model.relation) parts.pairs = new language.Pairs(grammar);
     const known = parts.tokenizer.tokens.filter((token) => !parts.tokenizer.special.includes(token));
     if (known.join(" ") !== parts.language.words.join(" ")) throw new Error("the model and Tinyworld have other words");
   }
@@ -175,7 +218,8 @@ export async function handle({ assets, question }) {
     }));
   }
   const parts = await loaded.get(assets.weights);
-  return question ? answer(question, parts) : null;
+  if (!question) return null;
+  return "about" in question ? judge(question, parts) : answer(question, parts);
 }
 
 if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {

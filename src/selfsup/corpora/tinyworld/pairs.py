@@ -102,6 +102,11 @@ class Pairs:
         return np.zeros(self.size) if found is None else (
             np.exp(found[0]) * self._table(found[1].state[found[2]], found[1].mass[found[2]]))
 
+    def says(self, tokens: Sequence[str]) -> bool:
+        """Whether the tokens are a sentence of the language."""
+        found = self._sentence(self.firsts, tokens)
+        return found is not None and bool(found[2].any())
+
     def in_a_row(self, a: Sequence[str], b: Sequence[str]) -> float:
         """P(a pair is a, b)."""
         if not (self._first(a).any() and self._second(b).any()):

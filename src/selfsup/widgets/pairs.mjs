@@ -1,0 +1,230 @@
+// PairPlayground's user interface: two sentences, exchanged, replaced or written, and what can be asked about them.
+// In a notebook the kernel answers; on a page of the site, the engine in the browser.
+
+import { LONGEST_LINK, ROOT, SILENT_KERNEL, engine, make, percent } from "./shared.mjs";
+
+const QUESTION = ["a", "b", "first", "second", "swapped", "typed"];
+
+export function writeLink(anchor, { a, b }) {
+  return `#${new URLSearchParams({ w: anchor, a: a.slice(0, LONGEST_LINK), b: b.slice(0, LONGEST_LINK) })}`;
+}
+
+/** The two sentences in a fragment; null when it is not for this widget; throws when it cannot be read. */
+export function readLink(fragment, anchor) {
+  const fields = new URLSearchParams(fragment.replace(/^#/, ""));
+  if (fields.get("w") !== anchor) return null;
+  const [a, b] = ["a", "b"].map((name) => fields.get(name) ?? "");
+  if (!a || !b || Math.max(a.length, b.length) > LONGEST_LINK) {
+    throw new Error("The link's state could not be read, so the page shows its own.");
+  }
+  return { a, b };
+}
+
+/** What was done to the pair, in words. */
+export function done({ first, second, swapped, typed }, examples) {
+  if (typed) return "You wrote this pair, so there is no telling what really came next.";
+  if (first === second) {
+    return swapped ? "The two are exchanged: in its text, B comes before A." : "Nothing was changed: in its text, B follows A.";
+  }
+  const same = examples[first].topic === examples[second].topic;
+  const whose = `${swapped ? "A" : "B"} comes from another text${same ? " of the same topic" : ""}`;
+  return swapped ? `${whose}, and the two are exchanged.` : `${whose}.`;
+}
+
+/** One question: the model's bars above the truth's, yes and no. */
+function card(title, answers, model, exact, more) {
+  const body = make("tbody");
+  answers.forEach((label, index) => {
+    const [p, q] = [model, exact].map((yes) => (yes === null ? null : index ? 1 - yes : yes));
+    const bar = (kind, value) => {
+      const node = make("span", { class: `ss-bar ss-bar-${kind}` });
+      node.hidden = value === 0;
+      node.style.width = `${100 * value}%`;
+      return node;
+    };
+    const number = (kind, name, value) => make("span", { class: `ss-number ss-${kind}-text` },
+      make("span", { class: "ss-for-readers" }, `${name} `), percent(value));
+    const [bars, numbers] = [make("td", { "aria-hidden": "true" }, bar("model", p)), make("td", {}, number("model", "model", p))];
+    if (q !== null) { bars.append(bar("truth", q)); numbers.append(number("truth", ", exact", q)); }
+    body.append(make("tr", {}, make("th", { scope: "row" }, label), bars, numbers));
+  });
+  return make("div", { class: "ss-card" }, make("p", { class: "ss-title" }, make("b", {}, title)),
+    make("table", { class: "ss-bars", "aria-label": title }, body), make("p", { class: "ss-small" }, more));
+}
+
+let views = 0;
+
+function render({ model, el }) {
+  const view = ++views;
+  const onPage = ROOT !== undefined;
+  const ask = onPage ? engine() : null;
+  const names = model.get("models"), examples = model.get("examples");
+  const question = () => Object.fromEntries(QUESTION.map((name) => [name, model.get(name)]));
+  const initial = question();
+  let asked = 0, patience, typing, speaking, gone = false;
+
+  // The document.
+  const field = (name, about) => make("textarea", { rows: 2, dir: "auto", id: `ss-${name}-${view}`, maxlength: 10000,
+    autocomplete: "off", autocapitalize: "off", spellcheck: "false", "aria-label": `Sentence ${name.toUpperCase()}, ${about}`, oninput: () => {
+      clearTimeout(typing);
+      typing = setTimeout(() => set({ a: fields.a.value, b: fields.b.value, typed: true }), 150);
+    } });
+  const fields = { a: field("a", "segment 0"), b: field("b", "segment 1") };
+  const line = (name, segment, before) => make("div", { class: "ss-own" },
+    make("label", { for: fields[name].id, class: "ss-small" }, `${before}${name.toUpperCase()} [SEP] · segment ${segment}`), fields[name]);
+  const button = (label, onclick) => make("button", { type: "button", onclick }, label);
+  const buttons = make("div", { class: "ss-buttons ss-row" },
+    button("Swap A and B", swap), button("B from elsewhere", () => replace(false)), button("B from the same topic", () => replace(true)),
+    button("Another pair", another), button("Reset", () => set(initial)));
+  if (onPage) buttons.append(button("Copy link", copyLink));
+  const told = make("p", { class: "ss-sum" });
+  const note = make("p", { class: "ss-note", role: "status", hidden: true });
+  const cards = make("div", { class: "ss-cards" });
+  const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
+  const key = (colour, label) => {
+    const swatch = make("span", { class: "ss-key", "aria-hidden": "true" });
+    swatch.style.background = `var(--${colour})`;
+    return make("span", { class: "ss-small" }, swatch, label);
+  };
+  const legend = make("div", { class: "ss-row ss-legend" }, key("model", "the model that learned this question"), key("truth", "exact truth"));
+  const root = make("section", { class: "selfsup ss-pairs", "aria-label": "Pair playground" });
+  root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys typed here are not commands
+  root.append(make("div", { class: "ss-row" }, line("a", 0, "[CLS] "), line("b", 1, "")), buttons, told, note, legend, cards, spoken);
+  el.replaceChildren(root);
+
+  // Asking.
+  function set(changes) {
+    const asks = ["a", "b"].some((name) => name in changes && changes[name] !== model.get(name));
+    for (const [name, value] of Object.entries(changes)) model.set(name, value);
+    try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
+    if (asks) root.setAttribute("aria-busy", "true");
+    if (!onPage && asks) {
+      clearTimeout(patience);
+      patience = setTimeout(() => say(SILENT_KERNEL), 5000);
+    }
+    showQuestion();
+  }
+
+  function pair(first, second, swapped) {
+    const [a, b] = [examples[first].a, examples[second].b];
+    set({ first, second, swapped, typed: false, a: swapped ? b : a, b: swapped ? a : b });
+  }
+
+  function swap() {
+    set({ a: model.get("b"), b: model.get("a"), swapped: !model.get("swapped") });
+  }
+
+  function replace(same) {
+    const { first, second } = question();
+    const rivals = examples.map((_, i) => i).filter((i) => i !== first && (examples[i].topic === examples[first].topic) === same);
+    pair(first, rivals[(rivals.indexOf(second) + 1) % rivals.length], false);
+  }
+
+  function another() {
+    const next = (model.get("first") + 1) % examples.length;
+    pair(next, next, false);
+  }
+
+  async function askEngine() {
+    const number = ++asked;
+    await Promise.resolve(); // traits that change together are one question
+    if (number !== asked || gone) return;
+    const [a, b] = [model.get("a"), model.get("b")];
+    const answers = {};
+    let trouble = "";
+    try {
+      for (const about of ["next", "order"]) answers[about] = await ask(names[about], { a, b, about });
+      trouble = answers.next.note;
+    } catch (error) {
+      trouble = `The model cannot answer: ${error.message}.`;
+    }
+    if (number !== asked || gone) return;
+    const told = (answer) => (answer?.model == null ? null : { model: answer.model, exact: answer.exact });
+    model.set("follows", told(answers.next));
+    model.set("ordered", told(answers.order));
+    model.set("note", trouble);
+    model.set("answered", model.get("answered") + 1);
+    try { model.save_changes(); } catch { /* as above */ }
+  }
+
+  const warm = () => { if (onPage) for (const name of Object.values(names)) ask(name, null).catch(() => {}); };
+
+  async function copyLink() {
+    history.replaceState(history.state, "", writeLink(model.get("anchor"), question()));
+    try {
+      await navigator.clipboard.writeText(location.href);
+      say("The link to this very state is copied.");
+    } catch {
+      say("The address bar now holds the link to this very state.");
+    }
+  }
+
+  // Showing.
+  function say(text) {
+    note.textContent = text;
+    note.hidden = !text;
+  }
+
+  function showQuestion() {
+    for (const [name, input] of Object.entries(fields)) if (document.activeElement !== input) input.value = model.get(name);
+    told.textContent = done(question(), examples);
+  }
+
+  function showAnswer() {
+    clearTimeout(patience);
+    root.removeAttribute("aria-busy");
+    say(model.get("note"));
+    const [follows, ordered] = [model.get("follows"), model.get("ordered")];
+    cards.replaceChildren();
+    if (follows) {
+      const { model: p, exact } = follows;
+      cards.append(card("Does B follow A?", ["yes", "no"], p, exact ? exact.anywhere : null, exact
+        ? `Exact if B may come from any other text${exact.topic === null ? "" : `; from one of the same topic, ${percent(exact.topic)} yes`}.`
+        : "Two sentences of Tinyworld are needed for an exact answer."));
+    }
+    if (ordered) {
+      const { model: p, exact } = ordered;
+      cards.append(card("Did A come first?", ["yes", "no"], p, exact ? exact.order : null, exact
+        ? "Exact if one of the two follows the other." : "These two are never neighbours, so there is no exact answer."));
+    }
+    clearTimeout(speaking);
+    speaking = setTimeout(() => {
+      const said = (answer, exact) => `the model says ${percent(answer.model)}${exact === undefined ? "" : `, exact ${percent(exact)}`}`;
+      spoken.textContent = follows && ordered ? `B follows A: ${said(follows, follows.exact?.anywhere)}. A came first: ${said(ordered, ordered.exact?.order)}.` : "";
+    }, 250);
+  }
+
+  const followLink = () => {
+    try {
+      const found = readLink(location.hash, model.get("anchor"));
+      if (!found) return;
+      set({ ...found, typed: true });
+      root.scrollIntoView({ block: "start" });
+    } catch (error) {
+      say(error.message);
+    }
+  };
+
+  const changed = () => { showQuestion(); if (onPage) askEngine(); };
+  const answered = () => { showQuestion(); showAnswer(); };
+  const noted = () => say(model.get("note"));
+  for (const name of ["a", "b"]) model.on(`change:${name}`, changed);
+  model.on("change:answered", answered);
+  model.on("change:note", noted);
+  answered();
+  if (onPage) {
+    for (const event of ["pointerdown", "keydown", "focusin"]) root.addEventListener(event, warm, { once: true });
+    window.addEventListener("hashchange", followLink);
+    followLink();
+  }
+  return () => {
+    gone = true;
+    for (const timer of [patience, typing, speaking]) clearTimeout(timer);
+    window.removeEventListener("hashchange", followLink);
+    for (const name of ["a", "b"]) model.off(`change:${name}`, changed);
+    model.off("change:answered", answered);
+    model.off("change:note", noted);
+  };
+}
+
+export default { render };
