@@ -99,6 +99,8 @@ def test_answers_stand_in_the_text_and_nothing_unanswerable_is_answered(world):
             assert not words & set(one.second), one
 
 
-def test_sentiment_is_the_mood_of_the_story(world):
-    for one, document in zip(sentiment(world, 50, 4), world.documents(50, 4, whole=False)):
-        assert SENTIMENTS[one.gold] == document.sentiment and one.first == document.tokens
+def test_sentiment_is_what_the_story_holds(world):
+    moods = world.data["registers"][2]["values"]
+    for one in sentiment(world, 80, 4, longest=30):
+        chance = world.register(one.first, "mood")[moods.index(SENTIMENTS[one.gold])]
+        assert chance > 0 and len(one.first) <= 30

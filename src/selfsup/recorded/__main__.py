@@ -34,7 +34,7 @@ from ..models.pretrained import CHECKPOINTS, load
 from ..objectives.masking import BERTS_RATES, Masking
 from ..tokenization import train_wordpiece, write_atomically
 from ..training import Recipe, train
-from . import HERE, VILLAGE
+from . import HERE, PAIRS, VILLAGE
 from .sentence_pairs import sentence_pairs
 
 SEEDS = (0, 1, 2)

@@ -37,6 +37,7 @@ from ..training import Recipe, evaluate, train
 # same place of another story, "anywhere" and "topic" from where their names say.
 QUESTIONS = {"none": None, "nsp": "nsp", "sop": "sop", "anywhere": "nsp", "topic": "nsp"}
 ASKED = ("nsp", "sop", "anywhere", "topic")
+LONGEST = 24
 WORDS_ALONE = {"rate": 0.15, "mask": 1.0, "random": 0.0}  # as the exact answer is asked
 
 
@@ -92,8 +93,8 @@ def probed(model: MaskedLanguageModel, learn: tuple[dict, Tensor], test: tuple[d
 
 @cache
 def examples(task: str, n: int, seed: int) -> list:
-    """n examples of a task of the world."""
-    return TASKS[task](tinyworld.load("world"), n, seed)
+    """n examples of a task of the world, of texts that are as short as the pairs: other places were never learned."""
+    return TASKS[task](tinyworld.load("world"), n, seed, longest=LONGEST)
 
 
 def downstream(encoder: Encoder, seed: int, labels: int = 1024, steps: int = 300) -> dict[str, float]:

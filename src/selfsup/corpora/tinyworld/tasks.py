@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -77,23 +78,26 @@ class Example:
     gold: Any
 
 
-def sentiment(language: Language, n: int, seed: int) -> list[Example]:
-    """n texts that end badly (0) or well (1); what is not told yet cannot be known (see `Language.register`)."""
-    return [Example(d.tokens, (), SENTIMENTS.index(d.sentiment)) for d in language.documents(n, seed, whole=False)]
+def sentiment(language: Language, n: int, seed: int, longest: int | None = None) -> list[Example]:
+    """n texts that end badly (0) or well (1); what is not told yet cannot be known (see `Language.register`).
+
+    longest: words of a text at most, here and below.
+    """
+    return [Example(d.tokens, (), SENTIMENTS.index(d.sentiment)) for d in islice(_stories(language, seed, longest), n)]
 
 
-def tags(language: Language, n: int, seed: int) -> list[Example]:
+def tags(language: Language, n: int, seed: int, longest: int | None = None) -> list[Example]:
     """n texts with the part of speech of every word."""
-    return [Example(d.tokens, (), d.pos) for d in language.documents(n, seed, whole=False)]
+    return [Example(d.tokens, (), d.pos) for d in islice(_stories(language, seed, longest), n)]
 
 
-def entailment(language: Language, n: int, seed: int) -> list[Example]:
+def entailment(language: Language, n: int, seed: int, longest: int | None = None) -> list[Example]:
     """n texts, each with a statement that must be true of its story, may be, or cannot be: `RELATIONS`, by number.
 
     Of each kind of statement all three are equally frequent (to within one), so the statement alone tells nothing.
     """
     rng, counts, found = np.random.default_rng([seed, 1]), Counter(), []
-    for document in _stories(language, seed):
+    for document in _stories(language, seed, longest):
         kind = str(rng.choice(_kinds(language, document.topic, STATEMENTS)))
         register, words = _words(language, kind)
         chance = Counter()
@@ -113,14 +117,16 @@ def entailment(language: Language, n: int, seed: int) -> list[Example]:
             return found
 
 
-def questions(language: Language, n: int, seed: int, unanswerable: float = 0.3) -> list[Example]:
+def questions(
+    language: Language, n: int, seed: int, longest: int | None = None, unanswerable: float = 0.3
+) -> list[Example]:
     """n questions and the texts that answer them, a share `unanswerable` of them not.
 
     An answer is the phrase around a word, wherever the text says it, as in SQuAD 2.0 (Rajpurkar et al. 2018).
     """
     rng, found = np.random.default_rng([seed, 2]), []
     wanted = [bool(rng.random() >= unanswerable) for _ in range(n)]
-    for document in _stories(language, seed):
+    for document in _stories(language, seed, longest):
         kind = str(rng.choice(_kinds(language, document.topic, QUESTIONS)))
         spans = _spans(language, document, kind)
         if bool(spans) == wanted[len(found)]:
@@ -132,12 +138,12 @@ def questions(language: Language, n: int, seed: int, unanswerable: float = 0.3) 
 TASKS = {"sentiment": sentiment, "tags": tags, "entailment": entailment, "questions": questions}
 
 
-def _stories(language: Language, seed: int) -> Iterator[Document]:
-    """Runs of sentences, as many as are asked for."""
-    chunk = 0
-    while True:
-        yield from language.documents(500, [seed, chunk], whole=False)
-        chunk += 1
+def _stories(language: Language, seed: int, longest: int | None) -> Iterator[Document]:
+    """Runs of sentences, as many as are asked for, of at most `longest` words."""
+    for chunk in count():
+        for document in language.documents(500, [seed, chunk], whole=False):
+            if longest is None or len(document.tokens) <= longest:
+                yield document
 
 
 def _number(language: Language, register: str) -> int:
