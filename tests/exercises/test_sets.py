@@ -103,7 +103,7 @@ def test_has_an_open_and_a_hidden_check(name, task):
     assert {hidden for _, hidden in SETS[name][1][task].checks} == {True, False}
 
 
-ONE, TWO = "01_supervised_vs_self_supervised", "02_masking"
+ONE, TWO, THREE = "01_supervised_vs_self_supervised", "02_masking", "03_sentence_pairs"
 WRONG = {
     "the word itself among its neighbours": (ONE, "windows", "is c itself", """
 def windows(words, reach=2):
@@ -235,6 +235,50 @@ def believe(q, V):
     "the random word is never the real one": (TWO, "believe", "the real one too", """
 def believe(q, V):
     return q * 0.5 / (q * 0.5 + (1 - q) * 0.5 / V)
+"""),
+    "pairs without the overlap": (THREE, "order_pairs", "3 pairs of neighbours", """
+def order_pairs(sentences, rng):
+    return [(a, b, False) for a, b in zip(sentences[::2], sentences[1::2])]
+"""),
+    "exchanged, but not told": (THREE, "order_pairs", "changed must say", """
+def order_pairs(sentences, rng):
+    return [(b, a, False) for a, b in itertools.pairwise(sentences)]
+"""),
+    "all pairs or none": (THREE, "order_pairs", "by itself", """
+def order_pairs(sentences, rng):
+    changed = bool(rng.random() < 0.5)
+    return [(b, a, True) if changed else (a, b, False) for a, b in itertools.pairwise(sentences)]
+"""),
+    "the true one by accident": (THREE, "wrong_answers", "no wrong answer", """
+def wrong_answers(seconds, rng):
+    return [seconds[rng.integers(len(seconds))] for _ in seconds]
+"""),
+    "another place, the same words": (THREE, "wrong_answers", "no wrong answer", """
+def wrong_answers(seconds, rng):
+    return [seconds[(i + 1 + rng.integers(len(seconds) - 1)) % len(seconds)] for i in range(len(seconds))]
+"""),
+    "always the next one": (THREE, "wrong_answers", "equally likely", """
+def wrong_answers(seconds, rng):
+    different = [[s for s in seconds[i + 1 :] + seconds[:i] if s != true] for i, true in enumerate(seconds)]
+    return [others[0] if others else None for others in different]
+"""),
+    "always b": (THREE, "truncate", "longer one loses words first", """
+def truncate(a, b, room):
+    return list(a), list(b)[: max(0, room - len(a))]
+"""),
+    "words off the given lists": (THREE, "truncate", "copy them first", """
+def truncate(a, b, room):
+    while len(a) + len(b) > room:
+        (a if len(a) > len(b) else b).pop()
+    return list(a), list(b)
+"""),
+    "every wrong pair is told": (THREE, "topic_only", "one half", """
+def topic_only(k):
+    return 1.0
+"""),
+    "true pairs forgotten": (THREE, "topic_only", "all true pairs", """
+def topic_only(k):
+    return 1 - 1 / k if k > 1 else 0.5
 """),
 }
 
