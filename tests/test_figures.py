@@ -86,4 +86,5 @@ def test_unknown_box_is_refused():
 
 
 def test_table_is_markdown():
-    assert figures.table(["a", "b"], [["x", 1]]).data.splitlines() == ["| a | b |", "| :-- | --: |", "| x | 1 |"]
+    table = figures.table(["a", "b", "c"], [["x", 1, "`y z`"], ["x", "–", 2]])
+    assert table.data.splitlines() == ["| a | b | c |", "| :-- | --: | :-- |", "| x | 1 | `y z` |", "| x | – | 2 |"]

@@ -223,8 +223,9 @@ def bars(axes: Axes, words: Sequence[str], model: Sequence[float], truth: Sequen
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
-    """A table for a notebook: the first column is text, the others are numbers and stand at the right."""
+    """A table for a notebook: columns of numbers stand at the right, and what has words in it at the left."""
     from IPython.display import Markdown
 
-    lines = [header, [":--"] + ["--:"] * (len(header) - 1), *rows]
+    words = [any(re.match(r"[^\W\d_]|`", str(cell)) for cell in column) for column in zip(*rows)]
+    lines = [header, [":--" if one else "--:" for one in words], *rows]
     return Markdown("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
