@@ -63,6 +63,13 @@ class AnswerFinder(nn.Module):
         return logits.masked_fill(attention_mask[:, None] == 0, -1e4)
 
 
+def with_head(encoder: Encoder, task: str, classes: Sequence[str]) -> Classifier | Tagger | AnswerFinder:
+    """The encoder with a new head for a task of `selfsup.corpora.tinyworld.tasks`, random as torch makes it."""
+    if task == "questions":
+        return AnswerFinder(encoder)
+    return (Tagger if task == "tags" else Classifier)(encoder, len(classes))
+
+
 def pad(texts: Sequence[Sequence[int]], tokenizer) -> tuple[Tensor, Tensor]:
     """(ids, attention_mask), both (batch, time) long, of token id lists: [CLS] text [SEP], then [PAD]."""
     rows = [torch.tensor([tokenizer.cls_token_id, *map(int, text), tokenizer.sep_token_id]) for text in texts]
@@ -185,6 +192,14 @@ def tag_scores(model: nn.Module, batch: Batch, labels: Tensor, classes: Sequence
     present = sorted(set(gold.tolist()))
     scores = f1_score(gold, told, labels=present, average=None, zero_division=0.0)
     return {classes[c]: float(s) for c, s in zip(present, scores)} | {"macro": float(scores.mean())}
+
+
+def score(model: nn.Module, batch: Batch, labels: Tensor, examples: Sequence[Any], classes: Sequence[str]) -> float:
+    """One number from 0 to 1 for a task: accuracy of a class, mean F1 of the tags, F1 over words of an answer."""
+    if isinstance(model, AnswerFinder):
+        return answer_scores(model, batch, examples)["f1"]
+    return tag_scores(model, batch, labels, classes)["macro"] if isinstance(model, Tagger) else accuracy(
+        model, batch, labels)
 
 
 def answer_scores(model: nn.Module, batch: Batch, examples: Sequence[Any]) -> dict[str, float]:

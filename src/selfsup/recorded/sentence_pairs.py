@@ -15,18 +15,8 @@ from torch import Tensor
 from ..corpora import Corpus, load_corpus, tinyworld
 from ..corpora.tinyworld.corpus import HELD_OUT_SEED
 from ..corpora.tinyworld.pairs import DrawnPairs, group_of
-from ..corpora.tinyworld.tasks import TASKS
-from ..finetuning import (
-    AnswerFinder,
-    Classifier,
-    Tagger,
-    accuracy,
-    answer_scores,
-    as_batch,
-    fine_tune,
-    pad,
-    tag_scores,
-)
+from ..corpora.tinyworld.tasks import TASKS, classes_of
+from ..finetuning import as_batch, fine_tune, pad, score, with_head
 from ..models.bert import MaskedLanguageModel, SentencePairModel
 from ..models.encoder import Encoder, EncoderConfig
 from ..models.pretrained import load_pretrained, save_pretrained
@@ -100,19 +90,14 @@ def examples(task: str, n: int, seed: int) -> list:
 def downstream(encoder: Encoder, seed: int, labels: int = 1024, steps: int = 300) -> dict[str, float]:
     """The scores of the encoder's copies, each fine-tuned on one of the four tasks of chapter 4."""
     language, scores = tinyworld.load("world"), {}
-    tokenizer, tags = language.tokenizer, sorted(set(language.data["pos"]) | {"PART"})
-    heads = {"sentiment": (Classifier, 2), "tags": (Tagger, len(tags)), "entailment": (Classifier, 3),
-             "questions": (AnswerFinder,)}
-    for name, (kind, *sizes) in heads.items():
+    for task in TASKS:
         torch.manual_seed(seed)
-        model = kind(copy.deepcopy(encoder), *sizes)
-        learned = as_batch(examples(name, labels, 40_000 + seed), tokenizer, tags)
+        classes = classes_of(task, language)
+        model = with_head(copy.deepcopy(encoder), task, classes)
+        learned = as_batch(examples(task, labels, 40_000 + seed), language.tokenizer, classes)
         fine_tune(model, *learned, steps=steps, batch_size=32, seed=seed)
-        asked = examples(name, 1000, 50_000)
-        batch, gold = as_batch(asked, tokenizer, tags)
-        scores[name] = (answer_scores(model, batch, asked)["f1"] if name == "questions" else
-                        tag_scores(model, batch, gold, tags)["macro"] if name == "tags" else
-                        accuracy(model, batch, gold))
+        asked = examples(task, 1000, 50_000)
+        scores[task] = score(model, *as_batch(asked, language.tokenizer, classes), asked, classes)
     return scores
 
 

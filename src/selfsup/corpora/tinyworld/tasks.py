@@ -78,12 +78,19 @@ class Example:
     gold: Any
 
 
-def sentiment(language: Language, n: int, seed: int, longest: int | None = None) -> list[Example]:
-    """n texts that end badly (0) or well (1); what is not told yet cannot be known (see `Language.register`).
+def sentiment(language: Language, n: int, seed: int, longest: int | None = None, sure: float = 0.95) -> list[Example]:
+    """n texts that tell how their story ends, badly (0) or well (1): the exact rules are at least `sure` of it.
 
     longest: words of a text at most, here and below.
     """
-    return [Example(d.tokens, (), SENTIMENTS.index(d.sentiment)) for d in islice(_stories(language, seed, longest), n)]
+    good, found = SENTIMENTS.index("good"), []
+    values = language.data["registers"][_number(language, "mood")]["values"]
+    for document in _stories(language, seed, longest):
+        chance = language.register(document.tokens, "mood")[values.index("good")]
+        if max(chance, 1 - chance) >= sure:
+            found.append(Example(document.tokens, (), good if chance > 0.5 else 1 - good))
+        if len(found) == n:
+            return found
 
 
 def tags(language: Language, n: int, seed: int, longest: int | None = None) -> list[Example]:
@@ -136,6 +143,12 @@ def questions(
 
 
 TASKS = {"sentiment": sentiment, "tags": tags, "entailment": entailment, "questions": questions}
+
+
+def classes_of(task: str, language: Language) -> tuple[str, ...]:
+    """What the numbers of a task's labels stand for; nothing for `questions`, whose labels are places."""
+    tags = tuple(sorted(set(language.data["pos"]) | {"PART"}))
+    return {"sentiment": SENTIMENTS, "tags": tags, "entailment": RELATIONS, "questions": ()}[task]
 
 
 def _stories(language: Language, seed: int, longest: int | None) -> Iterator[Document]:
