@@ -14,6 +14,11 @@ from selfsup.widgets.labels import WAYS, LabelSlider
 NUMBERS = (16, 64, 256, 1024, 4096)
 FLOORS = {"sentiment": 0.5, "tags": 0.1, "entailment": 0.33, "questions": 0.2}
 AHEAD = {"random": 0, "full": 2, "adapter": 1.5, "frozen": 1}  # how many numbers of labels a start is worth
+OUTSIDE = """() => {
+  const plot = document.querySelector(".ss-plot");
+  const inside = ({ x, width }) => x >= 0 && x + width <= plot.clientWidth;
+  return [...plot.querySelectorAll("text")].filter((node) => !inside(node.getBBox())).map((node) => node.textContent);
+}"""
 HOSTILE = "<img src=x onerror='window.hacked = 1'>"
 
 
@@ -235,18 +240,21 @@ def test_a_box_shows_and_hides_a_start(open_page):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("width", [320, 375, 1280])
 def test_it_fits_the_page_and_can_be_touched(open_page, width, theme):
     page = open_page(width, f"?theme={theme}")
     for box in page.get_by_role("checkbox").all():
         box.check()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
     for node in page.locator("input[type=range], .ss-ways label, .ss-options label").all():
         assert node.bounding_box()["height"] >= 44
-    assert first(page).get_by_role("img").bounding_box()["width"] <= width
-    for text in first(page).locator(".ss-plot text").all():
-        box = text.bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= width, text.text_content()
+    slider = first(page).get_by_role("slider")
+    for step in range(len(NUMBERS)):
+        slider.fill(str(step))
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, NUMBERS[step]
+        edge, table = (first(page).locator(name).bounding_box() for name in (".ss-plot", ".ss-scores"))
+        assert table["width"] <= edge["width"], NUMBERS[step]
+        outside = page.evaluate(OUTSIDE)
+        assert outside == [], NUMBERS[step]
 
 
 def test_strange_names_are_shown_as_text(open_page):
