@@ -162,8 +162,8 @@ def predict(model: nn.Module, batch: Batch) -> Tensor:
     return torch.cat(answers)
 
 
-def best_spans(logits: Tensor, token_type_ids: Tensor, longest: int = 8) -> Tensor:
-    """The likeliest start and end, (batch, 2): inside the second text, start before end; or both at [CLS], 0.
+def span_scores(logits: Tensor, token_type_ids: Tensor, longest: int = 8) -> Tensor:
+    """Start plus end of every span, (batch, start, end): -inf but inside the second text, or where both are [CLS], 0.
 
     logits: (batch, 2, time); token_type_ids: (batch, time); longest: words of an answer.
     """
@@ -173,7 +173,13 @@ def best_spans(logits: Tensor, token_type_ids: Tensor, longest: int = 8) -> Tens
     allowed = torch.ones(time, time, dtype=torch.bool).triu() & ~torch.ones(time, time, dtype=torch.bool).triu(longest)
     allowed = allowed & text[:, :, None] & text[:, None, :]
     allowed[:, 0, 0] = True
-    best = scores.masked_fill(~allowed, -torch.inf).flatten(1).argmax(1)
+    return scores.masked_fill(~allowed, -torch.inf)
+
+
+def best_spans(logits: Tensor, token_type_ids: Tensor, longest: int = 8) -> Tensor:
+    """The likeliest start and end, (batch, 2), of `span_scores`; both 0 where the text does not say."""
+    time = logits.shape[-1]
+    best = span_scores(logits, token_type_ids, longest).flatten(1).argmax(1)
     return torch.stack([best // time, best % time], 1)
 
 

@@ -106,22 +106,37 @@ def entailment(language: Language, n: int, seed: int, longest: int | None = None
     rng, counts, found = np.random.default_rng([seed, 1]), Counter(), []
     for document in _stories(language, seed, longest):
         kind = str(rng.choice(_kinds(language, document.topic, STATEMENTS)))
-        register, words = _words(language, kind)
-        chance = Counter()
-        for word, p in zip(words, language.register(document.tokens, register)):
-            chance[word] += float(p)
         relation = min(range(3), key=lambda r: (counts[kind, r], rng.random()))
-        low, high = ((1 - 1e-9, 2), (1e-9, 1 - 1e-6), (-1, 0))[relation]
-        fitting = sorted(word for word, p in chance.items() if low < p <= high)
+        fitting = statements(language, document, kind)[relation]
         if not fitting:
             continue
         counts[kind, relation] += 1
-        word = str(rng.choice(fitting))
-        several = kind == "hero" and word not in language.names  # the twins
-        said = STATEMENTS[kind].format(f"the {word}" if several else word)
-        found.append(Example(document.tokens, tuple(said.split()), relation))
+        found.append(Example(document.tokens, tuple(str(rng.choice(fitting)).split()), relation))
         if len(found) == n:
             return found
+
+
+def statements(language: Language, document: Document, kind: str) -> list[list[str]]:
+    """The statements of one kind that must be true of a text's story, that may be, and that cannot be."""
+    register, words = _words(language, kind)
+    chance = Counter()
+    for word, p in zip(words, language.register(document.tokens, register)):
+        chance[word] += float(p)
+    limits = (1 - 1e-9, 2), (1e-9, 1 - 1e-6), (-1, 0)
+    return [
+        [STATEMENTS[kind].format(_said(language, kind, word)) for word in sorted(chance) if low < chance[word] <= high]
+        for low, high in limits
+    ]
+
+
+@cache
+def forms(language: Language) -> list[dict]:
+    """Every statement of `entailment`: {"name": the register, "form", "words": what each of its values puts there}."""
+    found = []
+    for kind, form in STATEMENTS.items():
+        register, words = _words(language, kind)
+        found.append({"name": register, "form": form, "words": [_said(language, kind, word) for word in words]})
+    return found
 
 
 def questions(
@@ -186,6 +201,10 @@ def _words(language: Language, kind: str) -> tuple[str, list[str]]:
     entry = language.data["registers"][_number(language, register)]
     values = entry["columns"][column] if column else entry["values"]
     return register, [WORDS.get(register, {}).get(value, value) for value in values]
+
+
+def _said(language: Language, kind: str, word: str) -> str:
+    return f"the {word}" if kind == "hero" and word not in language.names else word  # the twins
 
 
 def _spans(language: Language, document: Document, kind: str) -> tuple[tuple[int, int], ...]:
