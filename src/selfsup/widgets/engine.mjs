@@ -106,13 +106,25 @@ function halfTable() {
   return table;
 }
 
-/** The tensors of a safetensors file as float32: name -> {shape, data}. Throws if the file is damaged. */
-export function readSafetensors(buffer) {
-  const broken = () => new Error("the weights file is damaged or incomplete: load the page again");
+const broken = () => new Error("the weights file is damaged or incomplete: load the page again");
+
+/** What stands before the tensors of a safetensors file, and where they begin. */
+function readHeader(buffer) {
   if (buffer.byteLength < 8) throw broken();
   const start = 8 + Number(new DataView(buffer).getBigUint64(0, true));
   if (start > buffer.byteLength) throw broken();
-  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, start - 8)));
+  return { header: JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, start - 8))), start };
+}
+
+/** What a safetensors file says about itself: the course writes every value as JSON. */
+export function readMetadata(buffer) {
+  const about = Object.entries(readHeader(buffer).header.__metadata__ ?? {});
+  return Object.fromEntries(about.map(([key, value]) => [key, JSON.parse(value)]));
+}
+
+/** The tensors of a safetensors file as float32: name -> {shape, data}. Throws if the file is damaged. */
+export function readSafetensors(buffer) {
+  const { header, start } = readHeader(buffer);
   const tensors = {};
   let half = null;
   for (const [name, { dtype, shape, data_offsets }] of Object.entries(header)) {
@@ -216,6 +228,24 @@ export function attention(query, key, value, queries, keys, width, heads, causal
   return mixed;
 }
 
+const LINEAR = { // the linear layers of a block
+  query: "attention.self.query", key: "attention.self.key", value: "attention.self.value",
+  output: "attention.output.dense", up: "intermediate.dense", down: "output.dense",
+};
+
+/** W + B A for an adapter's thin matrices A (rank, inputs) and B (outputs, rank). */
+function merged({ weight, inputs, outputs, bias }, { data: a, shape: [rank, width] }, { data: b }) {
+  if (width !== inputs || b.length !== outputs * rank) throw new Error("the adapter is not of this model");
+  const sum = Float32Array.from(weight);
+  for (let out = 0; out < outputs; out++) {
+    for (let r = 0; r < rank; r++) {
+      const share = b[out * rank + r];
+      for (let i = 0; i < inputs; i++) sum[out * inputs + i] += share * a[r * inputs + i];
+    }
+  }
+  return { weight: sum, bias, inputs, outputs };
+}
+
 export class Bert {
   /** @param {object} config  the parsed config.json
    *  @param {ArrayBuffer} weights  the bytes of model.safetensors (BertForMaskedLM's or BertForPreTraining's names) */
@@ -241,13 +271,8 @@ export class Bert {
     this.segments = take("embeddings.token_type_embeddings.weight").data;
     this.norm = norm("embeddings.LayerNorm");
     this.layers = Array.from({ length: config.num_hidden_layers }, (_, i) => `encoder.layer.${i}`).map((at) => ({
-      query: matrix(`${at}.attention.self.query`),
-      key: matrix(`${at}.attention.self.key`),
-      value: matrix(`${at}.attention.self.value`),
-      output: matrix(`${at}.attention.output.dense`),
+      ...Object.fromEntries(Object.entries(LINEAR).map(([part, name]) => [part, matrix(`${at}.${name}`)])),
       attentionNorm: norm(`${at}.attention.output.LayerNorm`),
-      up: matrix(`${at}.intermediate.dense`),
-      down: matrix(`${at}.output.dense`),
       norm: norm(`${at}.output.LayerNorm`),
     }));
     this.transform = matrix("cls.predictions.transform.dense");
@@ -258,6 +283,35 @@ export class Bert {
     if (tensors["cls.seq_relationship.weight"]) {
       [this.pooler, this.relation] = [matrix("pooler.dense"), matrix("cls.seq_relationship")];
     }
+  }
+
+  /** This model with the adapter and the head in `tensors` (see adapters.py): it shares all that they do not change. */
+  adapted(tensors) {
+    const model = Object.assign(Object.create(Bert.prototype), this);
+    model.layers = this.layers.map((layer, i) => {
+      const parts = Object.entries(LINEAR).map(([part, name]) => {
+        const [a, b] = ["A", "B"].map((which) => tensors[`bert.encoder.layer.${i}.${name}.lora_${which}.weight`]);
+        return [part, a && b ? merged(layer[part], a, b) : layer[part]];
+      });
+      return { ...layer, ...Object.fromEntries(parts) };
+    });
+    const { data: weight, shape: [outputs, inputs] } = tensors["head.weight"];
+    const { data: bias } = tensors["head.bias"] ?? tensors["cls.predictions.bias"]; // adapters.py writes the second
+    model.head = { weight, bias, inputs, outputs };
+    return model;
+  }
+
+  /** The head's logits of an adapted model: an array for each token, or with `whole` one for the mean of their vectors. */
+  classify(ids, segments, whole = false) {
+    let states = this.encode(ids, segments);
+    if (whole) {
+      const mean = new Float32Array(this.width);
+      states.forEach((value, i) => { mean[i % this.width] += value / ids.length; });
+      states = mean;
+    }
+    const rows = states.length / this.width, { outputs } = this.head;
+    const all = linear(states, rows, this.head);
+    return Array.from({ length: rows }, (_, row) => all.subarray(row * outputs, (row + 1) * outputs));
   }
 
   /** Hidden states (ids.length, width) of one text: token ids with [CLS] and [SEP], no padding.

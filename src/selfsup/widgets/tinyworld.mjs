@@ -110,6 +110,7 @@ function withoutFirst(begin, anywhere) {
 class Language {
   constructor({ words, registers, distributions, views, guards, states, edges, begin, anywhere, ends, whole, run }) {
     this.words = words;
+    this.registers = registers;
     this.index = new Map(words.map((word, i) => [word, i]));
     this.priors = registers.map((register) => register.prior);
     this.perSentence = registers.flatMap((register, i) => (register.scope === "sentence" ? [i] : []));
@@ -158,6 +159,18 @@ class Language {
     }
     if (!(layers.at(-1).reduce((sum, place) => sum + place.mass * place.future, 0) > 0)) throw new Impossible(tokens.length, null);
     return masked.map((t) => normalised(answers.get(t)));
+  }
+
+  /** P(value | text) of what a document holds in a register, in the order of its values. Throws Impossible. */
+  register(tokens, name) {
+    const number = this.registers.findIndex((register) => register.name === name);
+    const answer = new Array(this.priors[number].length).fill(0);
+    for (const { state, valuation, mass } of this.#forward(tokens, new Set()).at(-1)) {
+      const share = mass * (this.final.get(state) ?? 0);
+      if (share) this.#values(valuation, number).forEach((p, value) => { answer[value] += share * p; });
+    }
+    if (!(sum(answer) > 0)) throw new Impossible(tokens.length, null);
+    return normalised(answer);
   }
 
   /** P(next token | prefix), a Float64Array over token ids; [SEP] has the probability that the text ends here. */
