@@ -133,6 +133,10 @@ def write_assets(package: Path, folder: Path) -> dict:
             part: write(f"{checkpoint.name}-{part}.{name.rpartition('.')[2]}", (checkpoint / name).read_bytes())
             for part, name in CHECKPOINT_FILES.items()
         }
+    for path in sorted(package.glob("checkpoints/*/adapters/*.safetensors")):
+        name = path.parents[1].name
+        adapters = manifest[name].setdefault("adapters", {})
+        adapters[path.stem] = write(f"{name}-{path.name}", path.read_bytes())
     for path in sorted(package.glob("corpora/*/world.json")):
         manifest[path.name] = write(path.name, path.read_bytes())
     modules = {path.name: path.read_text(encoding="utf8") for path in sorted(package.glob("widgets/*.mjs"))}

@@ -86,6 +86,17 @@ def test_modules_find_each_other_under_their_hashed_names(tmp_path):
     assert json.loads((tmp_path / "assets" / "manifest.json").read_text(encoding="utf8")) == manifest
 
 
+def test_adapters_are_published_beside_their_model(tmp_path):
+    checkpoint = tmp_path / "package" / "checkpoints" / "small-bert"
+    (checkpoint / "adapters").mkdir(parents=True)
+    for name in (*course.CHECKPOINT_FILES.values(), "adapters/tags.safetensors"):
+        (checkpoint / name).write_bytes(name.encode())
+    published = course.write_assets(tmp_path / "package", tmp_path / "assets")["small-bert"]["adapters"]
+    assert published.keys() == {"tags"}
+    assert (tmp_path / "assets" / published["tags"]).read_bytes() == b"adapters/tags.safetensors"
+    assert published["tags"].startswith("small-bert-tags.") and published["tags"].endswith(".safetensors")
+
+
 def make(folder, *arguments) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS", "MFLAGS")}
     return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)

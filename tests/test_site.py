@@ -158,7 +158,11 @@ def test_assets_carry_their_hash(built):
     import hashlib
 
     manifest = json.loads((built / "assets" / "manifest.json").read_text(encoding="utf8"))
-    names = [n for value in manifest.values() for n in (value.values() if isinstance(value, dict) else [value])]
+
+    def files(value) -> list[str]:
+        return [value] if isinstance(value, str) else [name for one in value.values() for name in files(one)]
+
+    names = files(manifest)
     assert "engine.mjs" in manifest
     for name in names:
         content = (built / "assets" / name).read_bytes()

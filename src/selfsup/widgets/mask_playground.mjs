@@ -1,7 +1,7 @@
 // MaskPlayground's user interface. In a notebook the kernel answers; on a page of the site, the engine in the browser.
 // Everything shown is a trait: the question (sentence, touched, model_name, top) and the answer to it.
 
-import { LONGEST_LINK, ROOT, SILENT_KERNEL, check, choice, clip, engine, make, percent } from "./shared.mjs";
+import { LONGEST_LINK, ROOT, SILENT_KERNEL, check, choice, clip, engine, key, make, percent } from "./shared.mjs";
 
 const QUESTION = ["sentence", "touched", "model_name", "top"];
 const KINDS = { mask: "[MASK]", random: "random word", unchanged: "unchanged" };
@@ -110,11 +110,6 @@ function render({ model, el }) {
   const told = make("p", { class: "ss-small ss-told" });
   const cards = make("div", { class: "ss-cards" });
   const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
-  const key = (colour, label) => {
-    const swatch = make("span", { class: "ss-key", "aria-hidden": "true" });
-    swatch.style.background = `var(--${colour})`;
-    return make("span", { class: "ss-small" }, swatch, label);
-  };
   const truthKey = key("truth", "exact truth");
   const legend = make("div", { class: "ss-row ss-legend" }, key("seen", "x′ what the model sees"),
     key("hidden", "x″ what is hidden from it"), key("model", "the model"), truthKey);

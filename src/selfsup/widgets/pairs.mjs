@@ -1,7 +1,7 @@
 // PairPlayground's user interface: two sentences, exchanged, replaced or written, and what can be asked about them.
 // In a notebook the kernel answers; on a page of the site, the engine in the browser.
 
-import { LONGEST_LINK, ROOT, SILENT_KERNEL, engine, make, percent } from "./shared.mjs";
+import { LONGEST_LINK, ROOT, SILENT_KERNEL, bars, engine, key, make, percent } from "./shared.mjs";
 
 const QUESTION = ["a", "b", "first", "second", "swapped", "typed"];
 
@@ -33,23 +33,9 @@ export function done({ first, second, swapped, typed }, examples) {
 
 /** One question: the model's bars above the truth's, yes and no. */
 function card(title, answers, model, exact, more) {
-  const body = make("tbody");
-  answers.forEach((label, index) => {
-    const [p, q] = [model, exact].map((yes) => (yes === null ? null : index ? 1 - yes : yes));
-    const bar = (kind, value) => {
-      const node = make("span", { class: `ss-bar ss-bar-${kind}` });
-      node.hidden = value === 0;
-      node.style.width = `${100 * value}%`;
-      return node;
-    };
-    const number = (kind, name, value) => make("span", { class: `ss-number ss-${kind}-text` },
-      make("span", { class: "ss-for-readers" }, `${name} `), percent(value));
-    const [bars, numbers] = [make("td", { "aria-hidden": "true" }, bar("model", p)), make("td", {}, number("model", "model", p))];
-    if (q !== null) { bars.append(bar("truth", q)); numbers.append(number("truth", ", exact", q)); }
-    body.append(make("tr", {}, make("th", { scope: "row" }, label), bars, numbers));
-  });
+  const both = (yes) => (yes === null ? null : [yes, 1 - yes]);
   return make("div", { class: "ss-card" }, make("p", { class: "ss-title" }, make("b", {}, title)),
-    make("table", { class: "ss-bars", "aria-label": title }, body), make("p", { class: "ss-small" }, more));
+    bars(title, answers, both(model), both(exact)), make("p", { class: "ss-small" }, more));
 }
 
 let views = 0;
@@ -81,11 +67,6 @@ function render({ model, el }) {
   const note = make("p", { class: "ss-note", role: "status", hidden: true });
   const cards = make("div", { class: "ss-cards" });
   const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
-  const key = (colour, label) => {
-    const swatch = make("span", { class: "ss-key", "aria-hidden": "true" });
-    swatch.style.background = `var(--${colour})`;
-    return make("span", { class: "ss-small" }, swatch, label);
-  };
   const legend = make("div", { class: "ss-row ss-legend" }, key("model", "the model that learned this question"), key("truth", "exact truth"));
   const root = make("section", { class: "selfsup ss-pairs", "aria-label": "Pair playground" });
   root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys typed here are not commands

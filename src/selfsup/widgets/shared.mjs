@@ -19,10 +19,11 @@ function createEngine() {
     });
     const files = await manifest.catch((error) => { manifest = null; throw error; });
     if (!files[name]) throw new Error(`this site has no model ${name}`);
-    const { config, weights, tokenizer } = files[name];
+    const { config, weights, tokenizer, adapters = {} } = files[name];
     const assets = { engine: files["engine.mjs"], config, weights, tokenizer };
     if (TINY.test(name)) Object.assign(assets, { world: files["world.json"], tinyworld: files["tinyworld.mjs"] });
     for (const key of Object.keys(assets)) assets[key] = assets[key] && address(assets[key]);
+    assets.adapters = Object.fromEntries(Object.entries(adapters).map(([task, file]) => [task, address(file)]));
     return { assets, code: address(files["worker.mjs"]) };
   }
 
@@ -90,4 +91,34 @@ export function choice(legend, name, options, onpick) {
 
 export function check(group, value) {
   for (const input of group.querySelectorAll("input")) input.checked = input.value === value;
+}
+
+/** A colour of a legend, and what it means. */
+export function key(colour, label) {
+  const swatch = make("span", { class: "ss-key", "aria-hidden": "true" });
+  swatch.style.background = `var(--${colour})`;
+  return make("span", { class: "ss-small" }, swatch, label);
+}
+
+/** A row for each label: the model's bar above the truth's, where there is one. */
+export function bars(title, labels, model, exact) {
+  const body = make("tbody");
+  const bar = (kind, value) => {
+    const node = make("span", { class: `ss-bar ss-bar-${kind}` });
+    node.hidden = value === 0;
+    node.style.width = `${100 * value}%`;
+    return node;
+  };
+  const number = (kind, name, value) => make("span", { class: `ss-number ss-${kind}-text` },
+    make("span", { class: "ss-for-readers" }, `${name} `), percent(value));
+  labels.forEach((label, index) => {
+    const drawn = make("td", { "aria-hidden": "true" }, bar("model", model[index]));
+    const numbers = make("td", {}, number("model", "model", model[index]));
+    if (exact) {
+      drawn.append(bar("truth", exact[index]));
+      numbers.append(number("truth", ", exact", exact[index]));
+    }
+    body.append(make("tr", {}, make("th", { scope: "row" }, label), drawn, numbers));
+  });
+  return make("table", { class: "ss-bars", "aria-label": title }, body);
 }

@@ -1,6 +1,6 @@
 // Answers the widgets' questions with the engine, away from the page's own thread.
-// The kernel answers the same questions with the same words: `answer` mirrors `answer` in __init__.py, and `judge`
-// mirrors `judge` in pairs.py.
+// The kernel answers the same questions with the same words: `answer` mirrors `answer` in __init__.py, `judge` mirrors
+// `judge` in pairs.py, and `consult` mirrors `consult` in specialists.py.
 
 export const MOST_WORDS = 64;
 const SEED_STEP = 7919, PIECE_STEP = 104729;
@@ -183,6 +183,90 @@ function orderOf(pairs, a, b) {
   return pairs.inARow(a, b) || pairs.inARow(b, a) ? { order: pairs.inOrder(a, b) } : null;
 }
 
+const MOST_OF_A_LINE = 20, LONGEST_SPAN = 8;
+
+/** @param {object} question  {text, statement, query, forms}: what is read, said and asked of it
+ *  @param {object} parts  {specialists: {task: {model, classes}}, tokenizer, language?: Tinyworld, softmax}
+ *  @returns {object} the traits of the answer: words, sentiment, tags, entailment, found, note */
+export function consult({ text, statement, query, forms }, { specialists, tokenizer, language, softmax }) {
+  const [cls, sep, unknown] = ["[CLS]", "[SEP]", "[UNK]"].map((token) => tokenizer.id(token));
+  const longest = specialists.tags.model.config.max_position_embeddings - MOST_OF_A_LINE - 3;
+  const most = [Math.min(MOST_WORDS, longest), MOST_OF_A_LINE, MOST_OF_A_LINE];
+  const all = [text, statement, query].map((one) => tokenizer.words(one));
+  const kept = all.map((words, i) => words.slice(0, most[i]));
+  const [read, said, asked] = kept.map((words) => words.map(({ ids }) => ids[0]));
+  const tokens = (ids) => ids.map((id) => tokenizer.tokens[id]);
+  const notes = [];
+  if (read.length < all[0].length) notes.push(`The model reads the first ${read.length} of ${all[0].length} words.`);
+  if (all.slice(1).some((words) => words.length > MOST_OF_A_LINE)) {
+    notes.push(`The model reads the first ${MOST_OF_A_LINE} words of a statement or a question.`);
+  }
+  if (!read.length) notes.push("There is no text yet: type one.");
+  const strangers = [...new Set(kept.flat().filter(({ ids }) => ids[0] === unknown).map((word) => word.text))];
+  if (strangers.length) notes.push(`The model does not know ${quote(strangers)}: it reads [UNK] there.`);
+
+  let mood = null, chance = null;
+  if (language && read.length) {
+    try {
+      if (read.includes(unknown)) notes.push("Impossible in Tinyworld: that language has no such word.");
+      else {
+        const { values } = language.registers.find(({ name }) => name === "mood");
+        const exact = language.register(tokens(read), "mood");
+        mood = specialists.sentiment.classes.map((name) => exact[values.indexOf(name)]);
+        chance = chanceOf(tokens(said).join(" "), forms, (register) => language.register(tokens(read), register));
+      }
+    } catch (error) {
+      if (error.name !== "Impossible") throw error;
+      notes.push(impossible(error, kept[0]));
+    }
+  }
+
+  const logits = (task, first, second, whole) => {
+    const ids = [cls, ...first, sep, ...(second ? [...second, sep] : [])];
+    return specialists[task].model.classify(ids, ids.map((_, t) => Number(t > first.length + 1)), whole);
+  };
+  const told = (task, second, exact) => ({
+    classes: specialists[task].classes, model: Array.from(softmax(logits(task, read, second, true)[0])), exact,
+  });
+  const tags = !read.length ? [] : logits("tags", read).slice(1, -1).map(softmax).map((chances) => {
+    const top = best(chances, 1)[0];
+    return [specialists.tags.classes[top], chances[top]];
+  });
+  const relation = chance === null ? null : [chance > 1 - 1e-6, chance >= 1e-9 && chance <= 1 - 1e-6, chance < 1e-9];
+  return {
+    words: kept[0].map((word) => word.text),
+    sentiment: read.length ? told("sentiment", null, mood) : null,
+    tags,
+    entailment: read.length && said.length ? { ...told("entailment", said, relation?.map(Number) ?? null), chance } : null,
+    found: read.length && asked.length ? find(logits("questions", asked, read), asked.length + 2, read.length, softmax) : null,
+    note: notes.join(" "),
+  };
+}
+
+/** P(the statement is true | the text), or null for a statement that is none of `forms`. */
+function chanceOf(said, forms, register) {
+  for (const { name, form, words } of forms) {
+    const values = words.flatMap((word, value) => (form.replace("{}", word) === said ? [value] : []));
+    if (!values.length) continue;
+    const exact = register(name);
+    return values.reduce((total, value) => total + exact[value], 0);
+  }
+  return null;
+}
+
+/** The likeliest span of words: {span: [first, last + 1], or [] where the text does not say, p}. */
+function find(logits, start, length, softmax) {
+  const spans = [[]], scores = [logits[0][0] + logits[0][1]]; // both at [CLS]
+  for (let first = 0; first < length; first++) {
+    for (let end = first + 1; end <= Math.min(length, first + LONGEST_SPAN); end++) {
+      spans.push([first, end]);
+      scores.push(logits[start + first][0] + logits[start + end - 1][1]);
+    }
+  }
+  const chances = softmax(scores), top = chances.indexOf(Math.max(...chances));
+  return { span: spans[top], p: chances[top] };
+}
+
 const loaded = new Map();
 
 async function get(url, kind) {
@@ -198,7 +282,7 @@ async function load({ engine, config, weights, tokenizer, world, tinyworld }) {
     world && get(world, "json"), tinyworld && import(tinyworld),
   ]);
   const model = new code.Bert(settings, bytes);
-  const parts = { model, tokenizer: new code.Tokenizer(words), softmax: code.softmax };
+  const parts = { model, code, tokenizer: new code.Tokenizer(words), softmax: code.softmax };
   if (language) {
     parts.language = language.loadLanguage(grammar);
     if (model.relation) parts.pairs = new language.Pairs(grammar);
@@ -209,16 +293,33 @@ async function load({ engine, config, weights, tokenizer, world, tinyworld }) {
   return parts;
 }
 
-/** Loads the model of `assets` once, then answers `question` (or nothing when there is none). */
-export async function handle({ assets, question }) {
-  if (!loaded.has(assets.weights)) {
-    loaded.set(assets.weights, load(assets).catch((error) => {
-      loaded.delete(assets.weights); // a failed download may be tried again
+/** The model of `parts` once for each adapter, with the names of the classes. */
+async function loadSpecialists({ adapters }, { code, model }) {
+  const found = Object.entries(adapters ?? {}).map(async ([task, address]) => {
+    const bytes = await get(address, "arrayBuffer");
+    return [task, { model: model.adapted(code.readSafetensors(bytes)), classes: code.readMetadata(bytes).classes }];
+  });
+  return Object.fromEntries(await Promise.all(found));
+}
+
+function once(key, start) {
+  if (!loaded.has(key)) {
+    loaded.set(key, start().catch((error) => {
+      loaded.delete(key); // a failed download may be tried again
       throw error;
     }));
   }
-  const parts = await loaded.get(assets.weights);
+  return loaded.get(key);
+}
+
+/** Loads the model of `assets` once, then answers `question` (or nothing when there is none). */
+export async function handle({ assets, question }) {
+  const parts = await once(assets.weights, () => load(assets));
   if (!question) return null;
+  if ("statement" in question) {
+    const specialists = await once(`${assets.weights} adapters`, () => loadSpecialists(assets, parts));
+    return consult(question, { ...parts, specialists });
+  }
   return "about" in question ? judge(question, parts) : answer(question, parts);
 }
 
