@@ -240,6 +240,21 @@ def test_typing_choosing_and_buttons(open_page):
     page.wait_for_function("document.querySelector('[aria-live]').textContent.includes('The statement: ')")
 
 
+def test_a_button_wins_over_what_is_still_being_typed(open_page):
+    page = open_page()
+    field = page.get_by_label("Your text")
+    settled(page, lambda: field.fill("She was sad."))
+    page.evaluate("""() => {
+      const [text] = document.querySelectorAll("textarea");
+      text.focus();
+      text.value += " He sang.";
+      text.dispatchEvent(new Event("input"));
+      [...document.querySelectorAll("button")].find((one) => one.textContent === "Another text").click();
+    }""")
+    page.wait_for_timeout(400)
+    assert state(page)["text"] == field.input_value() == example_texts()[1]["text"]
+
+
 def test_the_keyboard_reaches_every_control(open_page):
     page = open_page()
     page.get_by_label("Your text").focus()

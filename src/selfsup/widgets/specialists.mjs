@@ -76,7 +76,7 @@ function render({ model, el }) {
       make("p", { class: "ss-title" }, make("b", {}, title)), ...controls, body));
     return body;
   };
-  const cards = make("div", { class: "ss-cards ss-pair" });
+  const cards = make("div", { class: "ss-cards ss-four" });
   const ending = card("How does it end?");
   const follows = card("Does this follow?", lists.statement, fields.statement);
   const answer = card("Where is the answer?", lists.query, fields.query);
@@ -90,6 +90,8 @@ function render({ model, el }) {
 
   // Asking.
   function set(changes) {
+    clearTimeout(typing);
+    typing = null;
     const asks = QUESTION.some((name) => name in changes && changes[name] !== model.get(name));
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
@@ -142,11 +144,11 @@ function render({ model, el }) {
   }
 
   function showQuestion() {
-    for (const [name, input] of Object.entries(fields)) if (document.activeElement !== input) input.value = model.get(name);
+    if (!typing) for (const [name, input] of Object.entries(fields)) if (input.value !== model.get(name)) input.value = model.get(name);
     const { statements, queries } = examples[model.get("example")];
     for (const [name, options] of [["statement", statements], ["query", queries]]) {
       const chosen = model.get(name), own = !options.includes(chosen);
-      lists[name].replaceChildren(make("option", { value: "", hidden: !own }, "your own:"),
+      lists[name].replaceChildren(make("option", { value: "", hidden: !own }, chosen ? "your own" : "choose one"),
         ...options.map((option) => make("option", { value: option }, option)));
       lists[name].value = own ? "" : chosen;
     }
@@ -180,7 +182,8 @@ function render({ model, el }) {
         return make("li", { title: `${TAGS[tag] ?? tag}, ${percent(p)}` }, make("bdi", {}, word),
           make("span", { class: "ss-token ss-model-text" }, make("span", { class: "ss-for-readers" }, ": "), tag));
       })),
-      small([...new Set(tags.map(([tag]) => tag))].sort().map((tag) => `${tag} ${TAGS[tag] ?? ""}`).join(" · ")));
+      make("p", { class: "ss-small ss-meanings" }, ...[...new Set(tags.map(([tag]) => tag))].sort().map((tag) =>
+        make("span", {}, make("span", { class: "ss-token ss-model-text" }, tag), ` ${TAGS[tag] ?? ""}`))));
     clearTimeout(speaking);
     speaking = setTimeout(() => {
       const top = ({ classes, model: chances }) => {
