@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfsup.corpora import tinyworld
-from selfsup.corpora.tinyworld.tasks import TASKS, Example
+from selfsup.corpora.tinyworld.tasks import TASKS, Example, classes_of
 from selfsup.finetuning import (
     AnswerFinder,
     Classifier,
@@ -18,7 +18,9 @@ from selfsup.finetuning import (
     fine_tune,
     pad,
     predict,
+    score,
     tag_scores,
+    with_head,
     word_counting_accuracy,
     word_f1,
 )
@@ -155,7 +157,7 @@ def test_labels_stand_where_the_words_stand(village):
 def test_best_span_equals_trying_them_all():
     torch.manual_seed(0)
     logits, types = torch.randn(40, 2, 12), torch.zeros(40, 12, dtype=torch.long)
-    types[:, 5:11] = 1
+    types[:, 5:12] = 1  # the last of them is [SEP]
     for row, found in enumerate(best_spans(logits, types, longest=3).tolist()):
         spans = [(0, 0), *((a, b) for a in range(5, 11) for b in range(a, min(a + 3, 11)))]
         assert tuple(found) == max(spans, key=lambda s: logits[row, 0, s[0]] + logits[row, 1, s[1]])
@@ -183,7 +185,7 @@ def test_answers_are_scored_as_squad_scores_them():
                 Example(("what", "?"), text, ())]
     ids = torch.zeros(3, 11, dtype=torch.long)
     types = torch.zeros_like(ids)
-    types[:, 4:10] = 1
+    types[:, 4:11] = 1  # the text and its [SEP]
     scores = answer_scores(Says([(4, 4), (8, 8), (0, 0)]), (ids, torch.ones_like(ids), types), examples)
     assert scores == {"exact_match": pytest.approx(2 / 3), "f1": pytest.approx((1 + 2 / 3 + 1) / 3)}
 
@@ -236,3 +238,23 @@ def test_what_is_frozen_stays_and_the_rest_moves():
     fine_tune(model, texts, labels, steps=3)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]) == name.startswith("encoder"), name
+
+
+def test_one_score_for_each_kind_of_task(village):
+    for task in TASKS:
+        classes = classes_of(task, village)
+        examples = TASKS[task](village, 12, 3)
+        batch, labels = as_batch(examples, village.tokenizer, classes)
+        torch.manual_seed(0)
+        model = with_head(Encoder(EncoderConfig(200, layers=1, width=16, heads=2, feed_forward=32)), task, classes)
+        if task == "tags":
+            expected = tag_scores(model, batch, labels, classes)["macro"]
+        else:
+            expected = answer_scores(model, batch, examples)["f1"] if not classes else accuracy(model, batch, labels)
+        assert score(model, batch, labels, examples, classes) == expected
+
+
+def test_sentiment_is_of_texts_that_tell(village):
+    for one in TASKS["sentiment"](village, 30, 4):
+        chance = dict(zip(("good", "bad"), village.register(one.first, "mood")))
+        assert chance[("bad", "good")[one.gold]] >= 0.95

@@ -76,5 +76,5 @@ def specialist(task: str, name: str = "tinyworld-bert") -> tuple[nn.Module, Any,
 
 def _name(ours: str) -> str:
     """The name of a tensor in an adapter's file: a Hugging Face BERT's, with lora_A and lora_B as `peft` has them."""
-    name = hugging_face_name(ours)
+    name = ours if ours.startswith("head.") else hugging_face_name(ours)
     return name.replace(".down", ".lora_A.weight").replace(".up", ".lora_B.weight")

@@ -170,6 +170,7 @@ def span_scores(logits: Tensor, token_type_ids: Tensor, longest: int = 8) -> Ten
     time = logits.shape[-1]
     scores = logits[:, 0, :, None] + logits[:, 1, None, :]  # (batch, start, end)
     text = token_type_ids.bool()
+    text = text & F.pad(text[:, 1:], (0, 1))  # but its last [SEP]
     allowed = torch.ones(time, time, dtype=torch.bool).triu() & ~torch.ones(time, time, dtype=torch.bool).triu(longest)
     allowed = allowed & text[:, :, None] & text[:, None, :]
     allowed[:, 0, 0] = True

@@ -100,14 +100,6 @@ def test_the_page_answers_as_the_kernel_does(run_node, folder, language):
     assert len({tag for one in kernel for tag, _ in one["tags"]}) > 2, "the models answer the same everywhere"
 
 
-def test_the_shipped_models_answer_as_the_kernel_does(run_node, language):
-    example = example_texts()[0]
-    case = (example["text"], example["statements"][0], example["queries"][0])
-    where = {"folder": str(pretrained.CHECKPOINTS / "tinyworld-bert"), "tasks": [*TASKS]}
-    found = run_node(ANSWERS, {**where, "language": language.data, "forms": forms(language), "cases": [case]})
-    asked(found, [consult(*case, {task: adapters.specialist(task) for task in TASKS}, language)])
-
-
 def test_registers_equal_python(run_node, language):
     texts = [list(one.tokens) for one in language.documents(12, seed=4, whole=False)]
     names = [one["name"] for one in language.data["registers"] if one["scope"] == "document"]

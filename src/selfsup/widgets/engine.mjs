@@ -296,8 +296,7 @@ export class Bert {
       return { ...layer, ...Object.fromEntries(parts) };
     });
     const { data: weight, shape: [outputs, inputs] } = tensors["head.weight"];
-    const { data: bias } = tensors["head.bias"] ?? tensors["cls.predictions.bias"]; // adapters.py writes the second
-    model.head = { weight, bias, inputs, outputs };
+    model.head = { weight, bias: tensors["head.bias"].data, inputs, outputs };
     return model;
   }
 

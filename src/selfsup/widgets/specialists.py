@@ -79,7 +79,7 @@ def consult(text: str, statement: str, query: str, specialists: dict[str, tuple]
         "sentiment": told("sentiment", None, mood) if read else None,
         "tags": tags,
         "entailment": {**told("entailment", said, relation), "chance": chance} if read and said else None,
-        "found": _find(logits("questions", asked, read), len(asked) + 2, len(read)) if read and asked else None,
+        "found": _find(logits("questions", asked, read), len(asked) + 2) if read and asked else None,
         "note": " ".join(notes),
     }
 
@@ -93,12 +93,10 @@ def _chance(said: str, language: Language, tokens: list[str]) -> float | None:
     return None
 
 
-def _find(logits: torch.Tensor, start: int, length: int) -> dict:
+def _find(logits: torch.Tensor, start: int) -> dict:
     """The likeliest span of words: {"span": [first, last + 1], or [] where the text does not say, "p"}."""
     time = logits.shape[-1]
-    places = torch.arange(time)
-    text = (places >= start) & (places < start + length)  # without the [SEP] after it
-    p, top = span_scores(logits[None], text[None]).flatten().softmax(0).max(0)
+    p, top = span_scores(logits[None], torch.arange(time)[None] >= start).flatten().softmax(0).max(0)
     first, last = divmod(int(top), time)
     return {"span": [first - start, last + 1 - start] if first else [], "p": float(p)}
 
