@@ -267,23 +267,8 @@ def test_rare_words_that_a_text_repeats_have_a_rate_of_their_own(tokenizer):
     assert not objective.standard, "the floor of BERT's rates is not that of these"
 
 
-def test_chosen_words_have_a_rate_of_their_own(tokenizer):
-    ids = words(60, 12, seed=3)
-    ids[:, 10:] = 0
-    ids[:, 2] = 7
-    attention_mask = (ids > 0).long()
-    objective = Masking(tokenizer, rate=0.0, favoured=1.0, favour=tokenizer.convert_ids_to_tokens(7))
-    chosen = objective.split(ids, attention_mask, seeded()).targets != IGNORE
-    assert torch.equal(chosen, ids == 7), "only the favoured word has a rate"
-    assert not objective.standard, "the floor of BERT's rates is not that of these"
-
-
-def test_whole_words_cannot_have_rates_of_their_own(tokenizer):
-    for rates in ({"repeated": 0.5}, {"favoured": 0.5}):
-        with pytest.raises(ValueError, match="drop whole_word"):
-            Masking(tokenizer, whole_word=True, **rates)
-    for rates in ({"repeated": 1.5}, {"favoured": -0.5}):
-        with pytest.raises(ValueError, match="probability"):
-            Masking(tokenizer, **rates)
-    with pytest.raises(ValueError, match="does not know all words"):
-        Masking(tokenizer, favoured=0.5, favour="qqqq§")
+def test_whole_words_cannot_have_a_rate_where_they_repeat(tokenizer):
+    with pytest.raises(ValueError, match="drop one of the two"):
+        Masking(tokenizer, whole_word=True, repeated=0.5)
+    with pytest.raises(ValueError, match="probability"):
+        Masking(tokenizer, repeated=1.5)

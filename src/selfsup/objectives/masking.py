@@ -64,9 +64,8 @@ class Masking:
     """The objective of BERT: x′ is the text with some words hidden, x″ is those words.
 
     tokenizer: a transformers tokenizer with a mask token. repeated: a rate of their own for words that the text
-    says twice and that are at most the share `rare` of a batch. favoured: one for the words in `favour`, a text.
-    Raises ValueError for rates that are not probabilities, for either with whole words, for words that the tokenizer
-    does not know, or for a tokenizer without a mask token.
+    says twice and that are at most the share `rare` of a batch. Raises ValueError for rates that are not
+    probabilities, for `repeated` with whole words, or for a tokenizer without a mask token.
     """
 
     def __init__(
@@ -78,21 +77,16 @@ class Masking:
         whole_word: bool = False,
         repeated: float | None = None,
         rare: float = 0.01,
-        favoured: float | None = None,
-        favour: str = "",
     ):
-        for one in (rate, repeated, favoured):
-            check_rates(0 if one is None else one, mask, random)
-        if whole_word and (repeated, favoured) != (None, None):
-            raise ValueError("whole words cannot have rates of their own: drop whole_word, or repeated and favoured")
+        check_rates(rate, mask, random)
+        check_rates(0 if repeated is None else repeated, mask, random)
+        if whole_word and repeated is not None:
+            raise ValueError("whole words cannot have a rate of their own where they repeat: drop one of the two")
         if tokenizer.mask_token_id is None:
             raise ValueError("masking needs a tokenizer with a mask token, and this one has none")
         self.rates = {"rate": rate, "mask": mask, "random": random}
-        self.repeated, self.rare, self.favoured = repeated, rare, favoured
-        self.standard = self.rates == BERTS_RATES and not whole_word and (repeated, favoured) == (None, None)
-        self.favour = torch.tensor(tokenizer(favour, add_special_tokens=False)["input_ids"], dtype=torch.long)
-        if tokenizer.unk_token_id in self.favour:
-            raise ValueError(f"the tokenizer does not know all words to favour, {favour!r}: give words that it knows")
+        self.repeated, self.rare = repeated, rare
+        self.standard = self.rates == BERTS_RATES and not whole_word and repeated is None
         self.vocabulary = {
             "mask_id": tokenizer.mask_token_id,
             "vocab_size": len(tokenizer),
@@ -113,9 +107,6 @@ class Masking:
         if self.repeated is not None:
             again = rare_repeats(ids, attention_mask, self.rare)
             rates["rate"] = torch.where(again, self.repeated, self.rates["rate"])
-        if self.favoured is not None:
-            favourite = torch.isin(ids, self.favour.to(ids.device))
-            rates["rate"] = torch.where(favourite, self.favoured, rates["rate"])
         corrupted, targets = mask_tokens(ids, generator, **self.vocabulary, **rates, word_start=word_start)
         return Split({"input_ids": corrupted, "attention_mask": attention_mask}, targets)
 

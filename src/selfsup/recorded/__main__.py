@@ -6,10 +6,6 @@ fates      what chosen words become: 80/10/10, 80/20/0, 80/0/20, all [MASK], all
 pieces     whole words against pieces of words, three seeds each
 labels     20 to 200 labels: with self-supervision before, alone, and counted words; three draws each
 pairs      chapter 3: words in pairs of sentences, with NSP, SOP or no question; three seeds each
-tuning     chapter 4: three learning rates for each task and start
-curves     chapter 4: four tasks, four starts, 16 to 4,096 labels, three seeds each
-why        chapter 4: the same from a start in other words, and from one with its numbers shuffled
-adapters   chapter 4: learn and write the adapters that are shipped, one for each task
 """
 
 from __future__ import annotations
@@ -39,7 +35,6 @@ from ..objectives.masking import BERTS_RATES, Masking
 from ..tokenization import train_wordpiece, write_atomically
 from ..training import Recipe, train
 from . import HERE, PAIRS, VILLAGE
-from .fine_tuning import adapters, curves, tuning, why
 from .sentence_pairs import sentence_pairs
 
 SEEDS = (0, 1, 2)
@@ -196,10 +191,6 @@ RECORDS: dict[str, tuple[Callable[[Any], Iterator[dict]], Recipe | None]] = {
     "pieces": (pieces, LONG),
     "labels": (labels, None),
     "pairs": (pairs, Recipe(**PAIRS)),
-    "tuning": (lambda _: tuning(), None),
-    "curves": (lambda _: curves(SEEDS), None),
-    "why": (lambda _: why(SEEDS), None),
-    "adapters": (lambda _: adapters(), None),
 }
 
 
