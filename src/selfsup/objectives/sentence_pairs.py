@@ -64,7 +64,7 @@ def cut_in_two(ends: Tensor, attention_mask: Tensor, generator: Generator | None
     rows, column = torch.arange(len(ends), device=ends.device), torch.arange(ends.shape[1], device=ends.device)
     last = attention_mask.sum(1) - 2  # the text's last token, before [SEP]
     inner = ends & (column < last[:, None]) & (column > 0)
-    chance = torch.rand(ends.shape, generator=generator, device=ends.device) * inner
+    chance = torch.rand(ends.shape, generator=generator, device=ends.device).masked_fill(~inner, -1)
     cut = torch.where(inner.any(1), chance.argmax(1), last)
     return Parts(rows, torch.ones_like(cut), cut), Parts(rows, cut + 1, last - cut)
 
@@ -79,12 +79,16 @@ def elsewhere(ids: Tensor, second: Parts, groups: Tensor, generator: Generator |
     texts = texts.masked_fill(column >= second.length[:, None], -1)
     same = (texts[:, None] == texts[None]).all(-1)  # (batch, batch): the true next sentence is no negative
     allowed = ~same & (groups[:, None] == groups) & (second.length > 0)
-    other = (torch.rand(allowed.shape, generator=generator, device=ids.device) * allowed).argmax(1)
+    chance = torch.rand(allowed.shape, generator=generator, device=ids.device).masked_fill(~allowed, -1)
+    other = chance.argmax(1)
     return Parts(other, second.start[other], second.length[other]), allowed.any(1)
 
 
 def truncated(a: Parts, b: Parts, room: int) -> tuple[Parts, Parts]:
-    """Both parts, cut at their ends until they fit into `room` tokens: the longer one loses tokens first."""
+    """Both parts, cut at their ends until they fit into `room` tokens: the longer one loses tokens first.
+
+    An odd token is given as the tokenizers of `transformers` give it ("longest_first").
+    """
     half = room // 2 + (room % 2) * (a.length > b.length)
     first = a.length.minimum((room - b.length).maximum(half))
     return replace(a, length=first), replace(b, length=b.length.minimum(room - first))

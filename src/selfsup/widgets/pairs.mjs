@@ -3,6 +3,7 @@
 
 import { LONGEST_LINK, ROOT, SILENT_KERNEL, bars, engine, key, make, percent } from "./shared.mjs";
 
+const NOT_OF_TINYWORLD = "Two sentences of Tinyworld are needed for an exact answer.";
 const QUESTION = ["a", "b", "first", "second", "swapped", "typed"];
 
 export function writeLink(anchor, { a, b }) {
@@ -18,6 +19,16 @@ export function readLink(fragment, anchor) {
     throw new Error("The link's state could not be read, so the page shows its own.");
   }
   return { a, b };
+}
+
+/** Which of the examples' sentences these are, and whether they are exchanged; else the reader wrote them. */
+export function origin(a, b, examples) {
+  for (const swapped of [false, true]) {
+    const [one, two] = swapped ? [b, a] : [a, b];
+    const [first, second] = [examples.findIndex((pair) => pair.a === one), examples.findIndex((pair) => pair.b === two)];
+    if (first >= 0 && second >= 0) return { first, second, swapped, typed: false };
+  }
+  return { typed: true };
 }
 
 /** What was done to the pair, in words. */
@@ -53,7 +64,7 @@ function render({ model, el }) {
   const field = (name, about) => make("textarea", { rows: 2, dir: "auto", id: `ss-${name}-${view}`, maxlength: 10000,
     autocomplete: "off", autocapitalize: "off", spellcheck: "false", "aria-label": `Sentence ${name.toUpperCase()}, ${about}`, oninput: () => {
       clearTimeout(typing);
-      typing = setTimeout(() => set({ a: fields.a.value, b: fields.b.value, typed: true }), 150);
+      typing = setTimeout(() => write(fields.a.value, fields.b.value), 150);
     } });
   const fields = { a: field("a", "segment 0"), b: field("b", "segment 1") };
   const line = (name, segment, before) => make("div", { class: "ss-own" },
@@ -75,6 +86,8 @@ function render({ model, el }) {
 
   // Asking.
   function set(changes) {
+    clearTimeout(typing); // a button wins over what is still being typed
+    typing = null;
     const asks = ["a", "b"].some((name) => name in changes && changes[name] !== model.get(name));
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
@@ -85,6 +98,8 @@ function render({ model, el }) {
     }
     showQuestion();
   }
+
+  const write = (a, b) => set({ a, b, ...origin(a, b, examples) });
 
   function pair(first, second, swapped) {
     const [a, b] = [examples[first].a, examples[second].b];
@@ -98,7 +113,9 @@ function render({ model, el }) {
   function replace(same) {
     const { first, second } = question();
     const rivals = examples.map((_, i) => i).filter((i) => i !== first && (examples[i].topic === examples[first].topic) === same);
-    pair(first, rivals[(rivals.indexOf(second) + 1) % rivals.length], false);
+    const next = rivals[(rivals.indexOf(second) + 1) % rivals.length];
+    if (model.get("typed")) set({ second: next, b: examples[next].b }); // what the reader wrote stays
+    else pair(first, next, false);
   }
 
   function another() {
@@ -147,7 +164,7 @@ function render({ model, el }) {
   }
 
   function showQuestion() {
-    for (const [name, input] of Object.entries(fields)) if (document.activeElement !== input) input.value = model.get(name);
+    for (const [name, input] of Object.entries(fields)) if (!typing && input.value !== model.get(name)) input.value = model.get(name);
     told.textContent = done(question(), examples);
   }
 
@@ -159,19 +176,21 @@ function render({ model, el }) {
     cards.replaceChildren();
     if (follows) {
       const { model: p, exact } = follows;
-      cards.append(card("Does B follow A?", ["yes", "no"], p, exact ? exact.anywhere : null, exact
-        ? `Exact if B may come from any other text${exact.topic === null ? "" : `; from one of the same topic, ${percent(exact.topic)} yes`}.`
-        : "Two sentences of Tinyworld are needed for an exact answer."));
+      const anywhere = exact && `if it may come from any text, ${percent(exact.anywhere)} yes.`;
+      cards.append(card("Does B follow A?", ["yes", "no"], p, exact && (exact.place ?? exact.anywhere), exact === null ? NOT_OF_TINYWORLD
+        : exact.place === null ? `No wrong B of the same place reads so: this model never met such a pair. Exact ${anywhere}`
+          : `Exact if a wrong B comes from the same place of another story, as this model learned it; ${anywhere}`));
     }
     if (ordered) {
       const { model: p, exact } = ordered;
       cards.append(card("Did A come first?", ["yes", "no"], p, exact ? exact.order : null, exact
-        ? "Exact if one of the two follows the other." : "These two are never neighbours, so there is no exact answer."));
+        ? "Exact if one of the two follows the other."
+        : follows?.exact ? "These two are never neighbours, so there is no exact answer." : NOT_OF_TINYWORLD));
     }
     clearTimeout(speaking);
     speaking = setTimeout(() => {
       const said = (answer, exact) => `the model says ${percent(answer.model)}${exact === undefined ? "" : `, exact ${percent(exact)}`}`;
-      spoken.textContent = follows && ordered ? `B follows A: ${said(follows, follows.exact?.anywhere)}. A came first: ${said(ordered, ordered.exact?.order)}.` : "";
+      spoken.textContent = follows && ordered ? `B follows A: ${said(follows, follows.exact?.place ?? follows.exact?.anywhere)}. A came first: ${said(ordered, ordered.exact?.order)}.` : "";
     }, 250);
   }
 
@@ -179,7 +198,7 @@ function render({ model, el }) {
     try {
       const found = readLink(location.hash, model.get("anchor"));
       if (!found) return;
-      set({ ...found, typed: true });
+      write(found.a, found.b);
       root.scrollIntoView({ block: "start" });
     } catch (error) {
       say(error.message);

@@ -77,8 +77,12 @@ export const clip = (word, length = 24) => {
   const letters = Array.from(word);
   return letters.length > length ? `${letters.slice(0, length).join("")}…` : word;
 };
-export const percent = (p) => (p >= 0.995 || p === 0 ? `${Math.round(p * 100)}%` : p < 0.001 ? "<0.1%"
-  : `${(p * 100).toFixed(p < 0.0995 ? 1 : 0)}%`);
+/** A share with one decimal near 0 and 1; 0% and 100% are for what is certain. */
+export function percent(p) {
+  if (p < 1e-9 || p > 1 - 1e-9) return p < 0.5 ? "0%" : "100%";
+  if (p < 0.001 || p > 0.999) return p < 0.5 ? "<0.1%" : ">99.9%";
+  return `${(p * 100).toFixed(p < 0.0995 || p > 0.9005 ? 1 : 0)}%`;
+}
 
 export function choice(legend, name, options, onpick) {
   const group = make("div", { class: "ss-options" });

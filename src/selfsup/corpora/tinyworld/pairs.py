@@ -148,6 +148,21 @@ class Pairs:
         apart = self.apart(a, b, negatives) * (1 - together / first if first else 1)
         return together / (together + apart) if together + apart else 0.5
 
+    def is_next_knowing(self, known: Sequence[str], a: Sequence[str], b: Sequence[str], negatives: str = "place") -> float:
+        """`is_next` for a judge who is told nothing but P(topic, place | a) and P(topic, place | b), or one of the two.
+
+        known: "topic" and "place", or one of them.
+        """
+        tables = self._first(a), self._second(b), self.share
+
+        def agree(names: set[str]) -> float:
+            others = tuple(axis for axis, name in enumerate(("topic", "place")) if name not in names)
+            first, second, share = (table.sum(others) for table in tables)
+            return float(np.divide(first * second, share, out=np.zeros_like(share), where=share > 0).sum())
+
+        together, apart = agree(set(known)), agree(set(known) & {negatives})
+        return together / (together + apart) if together + apart else 0.5
+
     def in_order(self, a: Sequence[str], b: Sequence[str]) -> float:
         """P(a came first), when half the questions show a pair exchanged; one half where both orders are impossible."""
         right, wrong = self.in_a_row(a, b), self.in_a_row(b, a)
