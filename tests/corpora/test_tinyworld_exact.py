@@ -338,14 +338,20 @@ def test_pairs_equal_brute_force(topics, random):
         a, b = random.choice(sorted({a for a, _ in both})), random.choice(sorted({b for _, b in both}))
         assert pairs.in_a_row(a, b) == pytest.approx(both[a, b], abs=1e-8)
         assert pairs.in_a_row(b, a) == pytest.approx(both[b, a], abs=1e-8), "exchanged"
-        begins = sum(p for (one, _), p in both.items() if one == a)
+        begins, agree = sum(p for (one, _), p in both.items() if one == a), {}
         for kind in NEGATIVES:
             groups = [group for group, p in share[kind].items() if p]
             apart = sum(first[kind][g, a] * second[kind][g, b] / share[kind][g] for g in groups)
+            agree[kind] = apart
             assert pairs.apart(a, b, kind) == pytest.approx(apart, abs=1e-8), kind
             if both[a, b]:
                 odds = apart * (1 - both[a, b] / begins) / both[a, b]
                 assert pairs.is_next(a, b, kind) == pytest.approx(1 / (1 + odds), abs=1e-6), kind
+        for known, kind in itertools.product(("topic", "place"), NEGATIVES):
+            told, apart = agree[known], agree[known if kind == known else "anywhere"]
+            if told + apart > 1e-12:
+                found = pairs.is_next_knowing([known], a, b, kind)
+                assert found == pytest.approx(told / (told + apart), abs=1e-6), (known, kind)
         if both[a, b]:
             assert pairs.in_order(a, b) == pytest.approx(both[a, b] / (both[a, b] + both[b, a]), abs=1e-6)
             tokens, at = [*a, *b], random.randrange(len(a + b))

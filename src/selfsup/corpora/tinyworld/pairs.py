@@ -148,7 +148,9 @@ class Pairs:
         apart = self.apart(a, b, negatives) * (1 - together / first if first else 1)
         return together / (together + apart) if together + apart else 0.5
 
-    def is_next_knowing(self, known: Sequence[str], a: Sequence[str], b: Sequence[str], negatives: str = "place") -> float:
+    def is_next_knowing(
+        self, known: Sequence[str], a: Sequence[str], b: Sequence[str], negatives: str = "place"
+    ) -> float:
         """`is_next` for a judge who is told nothing but P(topic, place | a) and P(topic, place | b), or one of the two.
 
         known: "topic" and "place", or one of them.
