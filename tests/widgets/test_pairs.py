@@ -99,28 +99,6 @@ def address(tmp_path_factory, make_site, serve):
     return serve(folder)
 
 
-@pytest.fixture
-def open_page(browser, address):
-    """open_page(query, width): the page; its console must stay silent."""
-    contexts, complaints = [], []
-
-    def start(query: str = "", width: int = 1280, **options):
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
-        page = contexts[-1].new_page()
-        page.fetched = []
-        page.on("request", lambda request: page.fetched.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address + query)
-        page.wait_for_function("window.ready")
-        return page
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert not complaints, "the page complained"
-
-
 def state(page) -> dict:
     return page.evaluate("(names) => Object.fromEntries(names.map((n) => [n, models[0].get(n)]))", TRAITS)
 

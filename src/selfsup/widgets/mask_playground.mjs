@@ -1,7 +1,7 @@
 // MaskPlayground's user interface. In a notebook the kernel answers; on a page of the site, the engine in the browser.
 // Everything shown is a trait: the question (sentence, touched, model_name, top) and the answer to it.
 
-import { LONGEST_LINK, ROOT, SILENT_KERNEL, check, choice, clip, engine, key, make, percent } from "./shared.mjs";
+import { LONGEST_LINK, ROOT, SILENT_KERNEL, check, choice, clip, copyLink, engine, key, make, percent } from "./shared.mjs";
 
 const QUESTION = ["sentence", "touched", "model_name", "top"];
 const KINDS = { mask: "[MASK]", random: "random word", unchanged: "unchanged" };
@@ -125,7 +125,7 @@ function render({ model, el }) {
   const buttons = make("div", { class: "ss-buttons" }, button("Mask 15%", maskSome),
     make("button", { type: "button", "aria-label": "Another sentence", onclick: another }, "Another"),
     button("Reset", () => set(initial)));
-  if (onPage) buttons.append(button("Copy link", copyLink));
+  if (onPage) buttons.append(button("Copy link", copy));
   models.hidden = names.length < 2;
   const fieldLabel = make("label", { for: field.id, class: "ss-small" }, "Your own sentence");
   const controls = [
@@ -207,16 +207,9 @@ function render({ model, el }) {
     set({ model_name: name, ...(own ? {} : example(examples[name][0])) });
   }
 
-  async function copyLink() {
-    const link = writeLink(model.get("anchor"), question());
-    history.replaceState(history.state, "", link);
-    try {
-      await navigator.clipboard.writeText(location.href);
-      spoken.textContent = "";
-      say("The link to this very state is copied.");
-    } catch {
-      say("The address bar now holds the link to this very state.");
-    }
+  function copy() {
+    spoken.textContent = "";
+    return copyLink(writeLink(model.get("anchor"), question()), say);
   }
 
   // Showing.

@@ -1,7 +1,7 @@
 // PairPlayground's user interface: two sentences, exchanged, replaced or written, and what can be asked about them.
 // In a notebook the kernel answers; on a page of the site, the engine in the browser.
 
-import { LONGEST_LINK, ROOT, SILENT_KERNEL, bars, engine, key, make, percent } from "./shared.mjs";
+import { LONGEST_LINK, ROOT, SILENT_KERNEL, bars, copyLink, engine, key, make, percent } from "./shared.mjs";
 
 const NOT_OF_TINYWORLD = "Two sentences of Tinyworld are needed for an exact answer.";
 const QUESTION = ["a", "b", "first", "second", "swapped", "typed"];
@@ -73,7 +73,7 @@ function render({ model, el }) {
   const buttons = make("div", { class: "ss-buttons ss-row" },
     button("Swap A and B", swap), button("B from elsewhere", () => replace(false)), button("B from the same topic", () => replace(true)),
     button("Another pair", another), button("Reset", () => set(initial)));
-  if (onPage) buttons.append(button("Copy link", copyLink));
+  if (onPage) buttons.append(button("Copy link", copy));
   const told = make("p", { class: "ss-sum" });
   const note = make("p", { class: "ss-note", role: "status", hidden: true });
   const cards = make("div", { class: "ss-cards" });
@@ -147,14 +147,8 @@ function render({ model, el }) {
 
   const warm = () => { if (onPage) for (const name of Object.values(names)) ask(name, null).catch(() => {}); };
 
-  async function copyLink() {
-    history.replaceState(history.state, "", writeLink(model.get("anchor"), question()));
-    try {
-      await navigator.clipboard.writeText(location.href);
-      say("The link to this very state is copied.");
-    } catch {
-      say("The address bar now holds the link to this very state.");
-    }
+  function copy() {
+    return copyLink(writeLink(model.get("anchor"), question()), say);
   }
 
   // Showing.

@@ -126,3 +126,14 @@ export function bars(title, labels, model, exact) {
   });
   return make("table", { class: "ss-bars", "aria-label": title }, body);
 }
+
+/** Put `link` into the address bar and the clipboard, and say so. */
+export async function copyLink(link, say) {
+  history.replaceState(history.state, "", link);
+  try {
+    await navigator.clipboard.writeText(location.href);
+    say("The link to this very state is copied.");
+  } catch {
+    say("The address bar now holds the link to this very state.");
+  }
+}

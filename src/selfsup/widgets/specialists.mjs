@@ -1,7 +1,7 @@
 // Specialists' user interface: one text, and four fine-tuned models that answer at once.
 // In a notebook the kernel answers; on a page of the site, the engine in the browser.
 
-import { LONGEST_LINK, ROOT, SILENT_KERNEL, bars, engine, key, make, percent } from "./shared.mjs";
+import { LONGEST_LINK, ROOT, SILENT_KERNEL, bars, copyLink, engine, key, make, percent } from "./shared.mjs";
 
 const MODEL = "tinyworld-bert";
 const QUESTION = ["text", "statement", "query"];
@@ -68,7 +68,7 @@ function render({ model, el }) {
   const lists = { statement: ready("statement", "A ready statement"), query: ready("query", "A ready question") };
   const button = (label, onclick) => make("button", { type: "button", onclick }, label);
   const buttons = make("div", { class: "ss-buttons ss-row" }, button("Another text", another), button("Reset", () => set(initial)));
-  if (onPage) buttons.append(button("Copy link", copyLink));
+  if (onPage) buttons.append(button("Copy link", copy));
   const note = make("p", { class: "ss-note", role: "status", hidden: true });
   const card = (title, ...controls) => {
     const body = make("div");
@@ -127,14 +127,8 @@ function render({ model, el }) {
 
   const warm = () => ask(MODEL, { ...question(), forms: model.get("forms") }).catch(() => {});
 
-  async function copyLink() {
-    history.replaceState(history.state, "", writeLink(model.get("anchor"), question()));
-    try {
-      await navigator.clipboard.writeText(location.href);
-      say("The link to this very state is copied.");
-    } catch {
-      say("The address bar now holds the link to this very state.");
-    }
+  function copy() {
+    return copyLink(writeLink(model.get("anchor"), question()), say);
   }
 
   // Showing.
