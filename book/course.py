@@ -19,6 +19,20 @@ from sphinxcontrib import katex
 
 HERE = Path(__file__).parent
 CHECKPOINT_FILES = {"config": "config.json", "weights": "model.safetensors", "tokenizer": "tokenizer.json"}
+# KaTeX's fonts, and the classes of what is set in each.
+FORMULA_FONTS = {
+    "Main-Regular": "katex",
+    "Main-Bold": "mathbf",
+    "Main-Italic": "mathit",
+    "Math-Italic": "mathnormal",
+    "Math-BoldItalic": "boldsymbol",
+    "Caligraphic-Regular": "mathcal",
+    "AMS-Regular": "mathbb|amsrm",
+    "Size1-Regular": "small-op|delimsizing size1|delim-size1",
+    "Size2-Regular": "large-op|delimsizing size2",
+    "Size3-Regular": "delimsizing size3",
+    "Size4-Regular": "delimsizing size4|delim-size4",
+}
 # The theme's style draws its icons from a font; the script that draws them as SVG is 1.5 MB on top.
 ICON_SCRIPT = re.compile(r'<script defer src="[^"]*fontawesome\.js[^"]*"></script>')
 # The theme's own script chooses light or dark only when the whole page has been read: until then it has no colours.
@@ -216,12 +230,12 @@ def finish_page(app: Sphinx, pagename: str, templatename: str, context: dict, do
     if "ipywidgets_state" in scripts:
         states = json.loads(scripts["ipywidgets_state"][1]["body"])["state"]
         context["body"] = place_widgets(context["body"], states)
-    if 'class="katex"' in context["body"]:  # fonts that come late would move the lines below a formula
-        static = context["pathto"]("_static/fonts/", resource=True)
-        context["metatags"] += "".join(
-            f'\n<link rel="preload" as="font" type="font/woff2" crossorigin href="{static}KaTeX_{font}.woff2" />'
-            for font in ("Main-Regular", "Math-Italic")
-        )
+    static = context["pathto"]("_static/fonts/", resource=True)
+    context["metatags"] += "".join(  # fonts that come late would move the lines below a formula
+        f'\n<link rel="preload" as="font" type="font/woff2" crossorigin href="{static}KaTeX_{font}.woff2" />'
+        for font, used in FORMULA_FONTS.items()
+        if re.search(f'class="[^"]*\\b({used})\\b', context["body"])
+    )
     if pagename.startswith("notebooks/"):
         button = colab_button(app.config.course_repository or {}, pagename)
         context["body"] = context["body"].replace("</h1>", f"</h1>\n{button}", 1)

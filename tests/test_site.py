@@ -46,7 +46,8 @@ class Visit:
         self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
         self.page.add_init_script(
             "window.shifts = []; new PerformanceObserver((list) => { for (const e of list.getEntries())"
-            " if (!e.hadRecentInput) window.shifts.push(e.value); }).observe({type: 'layout-shift', buffered: true})"
+            " if (!e.hadRecentInput) window.shifts.push([e.value, ...e.sources.map((s) => s.node?.textContent?.slice(0, 60))"
+            "]); }).observe({type: 'layout-shift', buffered: true})"
         )
         self.page.goto(site + address(document), wait_until="networkidle")
         self.page.wait_for_function(
@@ -81,7 +82,13 @@ def test_page_is_quiet_and_fits(browser, site, document, viewport, scheme):
         )
         assert overflow[0] <= 0, f"the page scrolls sideways: {overflow[1][:3]}"
         assert visit.page.evaluate("document.documentElement.dataset.theme") == scheme
-        assert sum(visit.page.evaluate("window.shifts")) < 0.1, "the page moves under the reader while it loads"
+        shifts = visit.page.evaluate("window.shifts")
+        assert sum(shift[0] for shift in shifts) < 0.1, f"the page moves under the reader while it loads: {shifts}"
+        asked = {url.rpartition("/")[2] for url in visit.requests if "KaTeX" in url and url.endswith(".woff2")}
+        early = visit.page.evaluate(
+            "[...document.querySelectorAll('link[rel=preload]')].map((e) => e.href.split('/').pop())"
+        )
+        assert asked <= set(early), "a formula's font is found late, and moves the lines below it"
 
 
 def test_page_is_accessible(browser, site, document, scheme, root):
