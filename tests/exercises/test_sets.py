@@ -104,6 +104,7 @@ def test_has_an_open_and_a_hidden_check(name, task):
 
 
 ONE, TWO, THREE = "01_supervised_vs_self_supervised", "02_masking", "03_sentence_pairs"
+FOUR = "04_fine_tuning"
 WRONG = {
     "the word itself among its neighbours": (ONE, "windows", "is c itself", """
 def windows(words, reach=2):
@@ -280,11 +281,255 @@ def topic_only(k):
 def topic_only(k):
     return 1 - 1 / k if k > 1 else 0.5
 """),
+    "eval() as if it froze": (FOUR, "let_learn", "nothing is frozen", """
+def let_learn(model, blocks):
+    model.encoder.eval()
+    return [name for name, p in model.named_parameters() if p.requires_grad]
+"""),
+    "an attribute of the module": (FOUR, "let_learn", "nothing is frozen", """
+def let_learn(model, blocks):
+    model.encoder.requires_grad = False
+    return [name for name, p in model.named_parameters() if p.requires_grad]
+"""),
+    "the head frozen with the rest": (FOUR, "let_learn", "the head must learn", """
+def let_learn(model, blocks):
+    model.requires_grad_(False)
+    for block in model.encoder.blocks[len(model.encoder.blocks) - blocks :]:
+        block.requires_grad_(True)
+    return [name for name, p in model.named_parameters() if p.requires_grad]
+"""),
+    "everything frozen": (FOUR, "let_learn", "nothing learns", """
+def let_learn(model, blocks):
+    model.requires_grad_(False)
+    return []
+"""),
+    "the embeddings forgotten": (FOUR, "let_learn", "part of the encoder", """
+def let_learn(model, blocks):
+    model.encoder.blocks[: len(model.encoder.blocks) - blocks].requires_grad_(False)
+    return [name for name, p in model.named_parameters() if p.requires_grad]
+"""),
+    "the blocks at the wrong end": (FOUR, "let_learn", "next to the head", """
+def let_learn(model, blocks):
+    model.encoder.requires_grad_(False)
+    model.encoder.blocks[:blocks].requires_grad_(True)
+    return [name for name, p in model.named_parameters() if p.requires_grad]
+"""),
+    "the last zero are all": (FOUR, "let_learn", "[-0:]", """
+def let_learn(model, blocks):
+    model.encoder.requires_grad_(False)
+    model.encoder.blocks[-blocks:].requires_grad_(True)
+    return [name for name, p in model.named_parameters() if p.requires_grad]
+"""),
+    "what is frozen, not what learns": (FOUR, "let_learn", "parameters that learn, in", """
+def let_learn(model, blocks):
+    model.encoder.requires_grad_(False)
+    model.encoder.blocks[len(model.encoder.blocks) - blocks :].requires_grad_(True)
+    return [name for name, p in model.named_parameters() if not p.requires_grad]
+"""),
+    "[CLS] forgotten": (FOUR, "labels_for", "one place too early", """
+def labels_for(tags, pieces, time):
+    labels, place = torch.full((time,), -100), 0
+    for tag, count in zip(tags, pieces):
+        labels[place] = tag
+        place += count
+    return labels
+"""),
+    "0 where nothing is asked": (FOUR, "labels_for", "a tag like any other", """
+def labels_for(tags, pieces, time):
+    labels, place = torch.zeros(time, dtype=torch.long), 1
+    for tag, count in zip(tags, pieces):
+        labels[place] = tag
+        place += count
+    return labels
+"""),
+    "padding has no label": (FOUR, "labels_for", "positions too", """
+def labels_for(tags, pieces, time):
+    labels = [-100]
+    for tag, count in zip(tags, pieces):
+        labels += [tag] + [-100] * (count - 1)
+    return labels + [-100]
+"""),
+    "a tag for each piece": (FOUR, "labels_for", "label its first piece", """
+def labels_for(tags, pieces, time):
+    labels, place = torch.full((time,), -100), 1
+    for tag, count in zip(tags, pieces):
+        labels[place : place + count] = tag
+        place += count
+    return labels
+"""),
+    "as if a word were one piece": (FOUR, "labels_for", "begin at 1, 2 and 5", """
+def labels_for(tags, pieces, time):
+    return [-100, *tags] + [-100] * (time - 1 - len(tags))
+"""),
+    "start and end by themselves": (FOUR, "best_span", "ends before it starts", """
+def best_span(start, end, text, threshold):
+    first, last = max(text, key=lambda i: start[i]), max(text, key=lambda i: end[i])
+    return (first, last) if start[first] + end[last] > start[0] + end[0] + threshold else None
+"""),
+    "the best start, then an end": (FOUR, "best_span", "not always part of the best answer", """
+def best_span(start, end, text, threshold):
+    first = max(text, key=lambda i: start[i])
+    last = max(range(first, text.stop), key=lambda i: end[i])
+    return (first, last) if start[first] + end[last] > start[0] + end[0] + threshold else None
+"""),
+    "an answer in the question": (FOUR, "best_span", "1 to 3 is the question", """
+def best_span(start, end, text, threshold):
+    spans = [(i, j) for i in range(1, len(start)) for j in range(i, len(start))]
+    i, j = max(spans, key=lambda span: start[span[0]] + end[span[1]])
+    return (i, j) if start[i] + end[j] > start[0] + end[0] + threshold else None
+"""),
+    "always an answer": (FOUR, "best_span", "the text does not say", """
+def best_span(start, end, text, threshold):
+    spans = [(i, j) for i in text for j in range(i, text.stop)]
+    return max(spans, key=lambda span: start[span[0]] + end[span[1]])
+"""),
+    "one past the last word": (FOUR, "best_span", "both belong to it", """
+def best_span(start, end, text, threshold):
+    spans = [(i, j) for i in text for j in range(i, text.stop)]
+    i, j = max(spans, key=lambda span: start[span[0]] + end[span[1]])
+    return (i, j + 1) if start[i] + end[j] > start[0] + end[0] + threshold else None
+"""),
+    "no single word": (FOUR, "best_span", "a single word", """
+def best_span(start, end, text, threshold):
+    spans = [(i, j) for i in text for j in range(i + 1, text.stop)]
+    i, j = max(spans, key=lambda span: start[span[0]] + end[span[1]])
+    return (i, j) if start[i] + end[j] > start[0] + end[0] + threshold else None
+"""),
+    "the threshold on the wrong side": (FOUR, "best_span", "and the threshold is", """
+def best_span(start, end, text, threshold):
+    spans = [(i, j) for i in text for j in range(i, text.stop)]
+    i, j = max(spans, key=lambda span: start[span[0]] + end[span[1]])
+    return (i, j) if start[i] + end[j] + threshold > start[0] + end[0] else None
+"""),
+    "a set of words": (FOUR, "answer_f1", "a bag is no set", """
+def answer_f1(told, golds):
+    if not told or not golds:
+        return float(not told and not golds)
+    return max(2 * len({*told} & {*gold}) / (len({*told}) + len({*gold})) for gold in golds)
+"""),
+    "a repeated word shared twice": (FOUR, "answer_f1", "a bag is no set", """
+def answer_f1(told, golds):
+    if not told or not golds:
+        return float(not told and not golds)
+    return max(2 * sum(word in gold for word in told) / (len(told) + len(gold)) for gold in golds)
+"""),
+    "precision alone": (FOUR, "answer_f1", "harmonic mean of 2/3 and 1", """
+def answer_f1(told, golds):
+    if not told or not golds:
+        return float(not told and not golds)
+    return max(sum((Counter(told) & Counter(gold)).values()) / len(told) for gold in golds)
+"""),
+    "the ordinary mean": (FOUR, "answer_f1", "harmonic mean of 2/3 and 1", """
+def answer_f1(told, golds):
+    if not told or not golds:
+        return float(not told and not golds)
+    shared = [sum((Counter(told) & Counter(gold)).values()) for gold in golds]
+    return max((s / len(told) + s / len(gold)) / 2 for s, gold in zip(shared, golds))
+"""),
+    "place by place": (FOUR, "answer_f1", "has no order", """
+def answer_f1(told, golds):
+    if not told or not golds:
+        return float(not told and not golds)
+    return max(2 * sum(a == b for a, b in zip(told, gold)) / (len(told) + len(gold)) for gold in golds)
+"""),
+    "divided by no words": (FOUR, "answer_f1", "there is nothing to tell", """
+def answer_f1(told, golds):
+    golds = golds or [[]]
+    return max(2 * sum((Counter(told) & Counter(gold)).values()) / (len(told) + len(gold)) for gold in golds)
+"""),
+    "divided by no shared word": (FOUR, "answer_f1", "no word in common", """
+def answer_f1(told, golds):
+    if not told or not golds:
+        return float(not told and not golds)
+    scores = []
+    for gold in golds:
+        shared = sum((Counter(told) & Counter(gold)).values())
+        precision, recall = shared / len(told), shared / len(gold)
+        scores.append(2 * precision * recall / (precision + recall))
+    return max(scores)
+"""),
+    "the mean over the right answers": (FOUR, "answer_f1", "the best F1 counts", """
+def answer_f1(told, golds):
+    if not told or not golds:
+        return float(not told and not golds)
+    shared = [sum((Counter(told) & Counter(gold)).values()) for gold in golds]
+    return sum(2 * s / (len(told) + len(gold)) for s, gold in zip(shared, golds)) / len(golds)
+"""),
+    "words off the right answers": (FOUR, "answer_f1", "copy them first", """
+def answer_f1(told, golds):
+    if not told or not golds:
+        return float(not told and not golds)
+    scores = []
+    for gold in golds:
+        length = len(gold)
+        shared = sum(gold.remove(word) is None for word in told if word in gold)
+        scores.append(2 * shared / (len(told) + length))
+    return max(scores)
+"""),
+    "down and up exchanged": (FOUR, "adapter", "x goes through down first", """
+def merge(W, up, down):
+    return W + down @ up
+"""),
+    "the matrix itself changed": (FOUR, "adapter", "W has changed", """
+def merge(W, up, down):
+    W += up @ down
+    return W
+"""),
+    "both random": (FOUR, "adapter", "what it gave before", """
+def begin(outputs, inputs, rank):
+    return torch.randn(outputs, rank), torch.randn(rank, inputs)
+"""),
+    "both zero": (FOUR, "adapter", "never learn", """
+def begin(outputs, inputs, rank):
+    return torch.zeros(outputs, rank), torch.zeros(rank, inputs)
+"""),
+    "the matrix counted too": (FOUR, "adapter", "W does not learn", """
+def adapter_weights(outputs, inputs, rank):
+    return outputs * inputs + rank * (outputs + inputs)
+"""),
+    "starts compared as if unpaired": (FOUR, "compare", "take the differences first", """
+def compare(first, second):
+    error = (np.var(first, ddof=1) / len(first) + np.var(second, ddof=1) / len(second)) ** 0.5
+    return np.mean(first) - np.mean(second), error
+"""),
+    "the spread divided by n": (FOUR, "compare", "ddof=1", """
+def compare(first, second):
+    differences = np.subtract(first, second)
+    return differences.mean(), differences.std() / len(differences) ** 0.5
+"""),
+    "the spread for the error of the mean": (FOUR, "compare", "divide by the root", """
+def compare(first, second):
+    differences = np.subtract(first, second)
+    return differences.mean(), differences.std(ddof=1)
+"""),
+    "two standard errors": (FOUR, "compare", "less than 4.30", """
+def unclear_from(labels, first, second):
+    results = [compare(a, b) for a, b in zip(first, second)]
+    clear = [i for i, (mean, error) in enumerate(results) if abs(mean) > 2 * error]
+    place = clear[-1] + 1 if clear else 0
+    return labels[place] if place < len(labels) else None
+"""),
+    "the first that is unclear": (FOUR, "compare", "clear again", """
+def unclear_from(labels, first, second):
+    for number, a, b in zip(labels, first, second):
+        mean, error = compare(a, b)
+        if abs(mean) <= 4.30 * error:
+            return number
+    return None
+"""),
+    "only the first start can win": (FOUR, "compare", "a clear difference too", """
+def unclear_from(labels, first, second):
+    results = [compare(a, b) for a, b in zip(first, second)]
+    clear = [i for i, (mean, error) in enumerate(results) if mean > 4.30 * error]
+    place = clear[-1] + 1 if clear else 0
+    return labels[place] if place < len(labels) else None
+"""),
 }
 
 
 @pytest.mark.parametrize("mistake", WRONG)
 def test_wrong_answer_is_told_what_is_wrong(mistake):
     name, task, part, answer = WRONG[mistake]
-    messages = grade(name, task, answer)
+    right = SETS[name][1][task].solution  # of what the wrong answer does not write anew
+    messages = grade(name, task, right + answer)
     assert any(part in message for message in messages), f"the checks say {messages}, nothing about {part!r}"
