@@ -46,8 +46,8 @@ class Visit:
         self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
         self.page.add_init_script(
             "window.shifts = []; new PerformanceObserver((list) => { for (const e of list.getEntries())"
-            " if (!e.hadRecentInput) window.shifts.push([e.value,"
-            " ...e.sources.map((s) => s.node?.textContent?.slice(0, 60))]); }).observe({type: 'layout-shift', buffered: true})"
+            " if (!e.hadRecentInput) window.shifts.push([e.value, ...e.sources.map((s) => s.node?.textContent)]); })"
+            ".observe({type: 'layout-shift', buffered: true})"
         )
         self.page.goto(site + address(document), wait_until="networkidle")
         self.page.wait_for_function(
