@@ -14,7 +14,7 @@ from ..adapters import specialist
 from ..corpora import tinyworld
 from ..corpora.tinyworld import Impossible, Language
 from ..corpora.tinyworld.corpus import HELD_OUT_SEED
-from ..corpora.tinyworld.tasks import QUESTIONS, STATEMENTS, TASKS, _kinds, _spans, forms, statements
+from ..corpora.tinyworld.tasks import QUESTIONS, STATEMENTS, TASKS, answer_spans, forms, kinds_of, statements
 from ..finetuning import span_scores
 from . import HERE, IMPOSSIBLE, LONGEST_SENTENCE, MOST_WORDS, BadQuestion, _impossible, _quote, front_end
 
@@ -194,11 +194,11 @@ def example_texts(n: int = 6) -> list[dict]:
             continue
         if not chosen and max(language.register(document.tokens, "mood")) < 0.95:  # begin with one that tells its end
             continue
-        kinds = _kinds(language, document.topic, STATEMENTS)
+        kinds = kinds_of(language, document.topic, STATEMENTS)
         fitting = [statements(language, document, kind) for kind in rng.permutation(kinds)]
         said = [[str(rng.choice(one[relation])) for one in fitting if one[relation]][:2] for relation in range(3)]
-        kinds = _kinds(language, document.topic, QUESTIONS)
-        told = [kind for kind in kinds if _spans(language, document, kind)]
+        kinds = kinds_of(language, document.topic, QUESTIONS)
+        told = [kind for kind in kinds if answer_spans(language, document, kind)]
         silent = [kind for kind in kinds if kind not in told]
         if all(said) and len(told) >= 2 and silent:
             chosen[document.topic] = {

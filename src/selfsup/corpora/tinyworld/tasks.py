@@ -105,7 +105,7 @@ def entailment(language: Language, n: int, seed: int, longest: int | None = None
     """
     rng, counts, found = np.random.default_rng([seed, 1]), Counter(), []
     for document in _stories(language, seed, longest):
-        kind = str(rng.choice(_kinds(language, document.topic, STATEMENTS)))
+        kind = str(rng.choice(kinds_of(language, document.topic, STATEMENTS)))
         relation = min(range(3), key=lambda r: (counts[kind, r], rng.random()))
         fitting = statements(language, document, kind)[relation]
         if not fitting:
@@ -149,8 +149,8 @@ def questions(
     rng, found = np.random.default_rng([seed, 2]), []
     wanted = [bool(rng.random() >= unanswerable) for _ in range(n)]
     for document in _stories(language, seed, longest):
-        kind = str(rng.choice(_kinds(language, document.topic, QUESTIONS)))
-        spans = _spans(language, document, kind)
+        kind = str(rng.choice(kinds_of(language, document.topic, QUESTIONS)))
+        spans = answer_spans(language, document, kind)
         if bool(spans) == wanted[len(found)]:
             found.append(Example(tuple(QUESTIONS[kind].split()), document.tokens, spans))
         if len(found) == n:
@@ -189,8 +189,8 @@ def _topic_registers(language: Language) -> dict[str, set[int]]:
     return registers
 
 
-def _kinds(language: Language, topic: str, about: dict[str, str]) -> list[str]:
-    """What of `about` a story of this topic may tell."""
+def kinds_of(language: Language, topic: str, about: dict[str, str]) -> list[str]:
+    """What of `about`, `STATEMENTS` or `QUESTIONS`, a story of this topic may tell: the kinds, in their order there."""
     read = _topic_registers(language)[topic]
     return [kind for kind in about if _number(language, kind.split(".")[0]) in read]
 
@@ -207,8 +207,8 @@ def _said(language: Language, kind: str, word: str) -> str:
     return f"the {word}" if kind == "hero" and word not in language.names else word  # the twins
 
 
-def _spans(language: Language, document: Document, kind: str) -> tuple[tuple[int, int], ...]:
-    """Every phrase of the text that holds the word for `kind`."""
+def answer_spans(language: Language, document: Document, kind: str) -> tuple[tuple[int, int], ...]:
+    """Every right answer to the question of a kind: the phrases that hold the word, as (first word, last word + 1)."""
     register, words = _words(language, kind)
     spans = []
     for i, word in enumerate(document.tokens):
