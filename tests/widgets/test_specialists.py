@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from selfsup import adapters
-from selfsup.corpora.tinyworld.tasks import TASKS, classes_of, forms, statements
+from selfsup.corpora.tinyworld.tasks import STATEMENTS, TASKS, classes_of, forms, kinds_of, statements
 from selfsup.finetuning import with_head
 from selfsup.models import pretrained
 from selfsup.widgets import specialists as module
@@ -35,7 +35,8 @@ console.log(JSON.stringify(data.cases.map(([text, statement, query]) =>
 REGISTERS = """
 const { loadLanguage } = await import(WIDGETS + "tinyworld.mjs");
 const language = loadLanguage(data.language);
-console.log(JSON.stringify(data.cases.map(([tokens, name]) => language.register(tokens, name))));
+console.log(JSON.stringify([data.texts.map((tokens) => language.topic(tokens)),
+  data.cases.map(([tokens, name]) => language.register(tokens, name))]));
 """
 CUT = """
 const { cut } = await import(WIDGETS + "specialists.mjs");
@@ -89,6 +90,9 @@ def asked(page: list[dict], kernel: list[dict]) -> None:
 
 def test_the_page_answers_as_the_kernel_does(run_node, folder, language):
     cases = [(one["text"], *pair) for one in example_texts() for pair in zip(one["statements"], one["queries"])]
+    others = zip(example_texts(), example_texts()[1:])
+    cases += [(one["text"], said, "") for one, other in others for said in other["statements"]]
+    cases += [("It was a bad day.", f"They {said}.", "") for said in ("planted peas", "build a desk")]
     cases += [(text, "She was sad.", "Who came too?") for text in STRANGE]
     cases += [(example_texts()[0]["text"], text, text) for text in STRANGE] + [(text, text, text) for text in STRANGE]
     question = {"folder": str(folder), "tasks": [*TASKS], "language": language.data, "forms": forms(language)}
@@ -100,11 +104,15 @@ def test_the_page_answers_as_the_kernel_does(run_node, folder, language):
     assert len({tag for one in kernel for tag, _ in one["tags"]}) > 2, "the models answer the same everywhere"
 
 
-def test_registers_equal_python(run_node, language):
+def test_topics_and_registers_equal_python(run_node, language):
     texts = [list(one.tokens) for one in language.documents(12, seed=4, whole=False)]
     names = [one["name"] for one in language.data["registers"] if one["scope"] == "document"]
     cases = [(tokens, name) for tokens in texts for name in names]
-    found = run_node(REGISTERS, {"language": language.data, "cases": cases})
+    texts.append(["it", "was", "a", "bad", "day", "."])  # of many topics
+    topics, found = run_node(REGISTERS, {"language": language.data, "texts": texts, "cases": cases})
+    for tokens, shares in zip(texts, topics, strict=True):
+        exact = language.topic(tokens)
+        assert np.abs(np.array(shares) - exact).max() < 1e-6 and (np.array(shares) > 0).tolist() == (exact > 0).tolist()
     for (tokens, name), values in zip(cases, found, strict=True):
         assert np.abs(np.array(values) - language.register(tokens, name)).max() < 1e-6, (tokens, name)
 
@@ -144,11 +152,21 @@ def test_examples_show_every_kind_of_answer(language):
 
 
 def test_every_statement_is_of_a_form(language):
-    document = language.documents(1, seed=2, whole=False)[0]
-    for kind in ("hero", "mood", "country.capital"):
-        for fitting in statements(language, document, kind):
-            assert all(module._chance(said, language, list(document.tokens)) is not None for said in fitting)
+    document, *others = language.documents(8, seed=2, whole=False)
+    for one in (document, *others):
+        for kind in kinds_of(language, one.topic, STATEMENTS):
+            told = [said for fitting in statements(language, one, kind) for said in fitting[:1]]
+            assert all(module._chance(said, language, list(one.tokens)) is not None for said in told), kind
     assert module._chance("the story is about the zebra .", language, list(document.tokens)) is None
+
+
+def test_a_statement_of_other_topics_only_has_no_exact_chance(language):
+    boat, day = "the canoe floated happily down the river .".split(), "it was a bad day .".split()
+    assert module._chance("there was a canoe in the water .", language, boat) == pytest.approx(1)
+    assert module._chance("they planted peas .", language, boat) is None
+    assert module._chance("the end is happy .", language, boat) is not None, "every story has an end"
+    assert module._chance("they planted peas .", language, day) is None, "no garden's story says that of its day"
+    assert 0 < module._chance("they build a desk .", language, day) < 0.5, "a workshop's story may"
 
 
 def test_the_kernel_takes_questions_and_refuses_what_it_cannot_answer(folder):

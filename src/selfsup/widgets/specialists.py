@@ -85,11 +85,12 @@ def consult(text: str, statement: str, query: str, specialists: dict[str, tuple]
 
 
 def _chance(said: str, language: Language, tokens: list[str]) -> float | None:
-    """P(the statement is true | the text), or None for a statement that is none of `forms`."""
+    """P(the statement is true | the text); None for one of no form, or that no topic the text may have tells of."""
     for one in forms(language):
         values = [value for value, word in enumerate(one["words"]) if one["form"].format(word) == said]
         if values:
-            return float(language.register(tokens, one["name"])[values].sum())
+            told = language.topic(tokens)[one["topics"]].any()
+            return float(language.register(tokens, one["name"])[values].sum()) if told else None
     return None
 
 
@@ -110,7 +111,7 @@ class Specialists(anywidget.AnyWidget):
       sentiment   how its story ends: {"classes", "model": P of each, "exact": the same from the exact rules, or None}
       tags        of each word [part of speech, its probability]
       entailment  whether the statement follows, as sentiment and with "chance": the exact P(it is true), or None for
-                  a statement that is none of `selfsup.corpora.tinyworld.tasks.forms`
+                  a statement that is none of `selfsup.corpora.tinyworld.tasks.forms`, or is of other topics only
       found       where the text answers the query: {"span": [first word, last + 1], or [] where it does not say, "p"}
       note        str, when something about the question stands in the way
       answered    int, counts the answers: changes last

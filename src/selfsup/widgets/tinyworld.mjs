@@ -108,8 +108,10 @@ function withoutFirst(begin, anywhere) {
 }
 
 class Language {
-  constructor({ words, registers, distributions, views, guards, states, edges, begin, anywhere, ends, whole, run }) {
+  constructor({ words, topics, registers, distributions, views, guards, states, edges, begin, anywhere, ends, whole, run }) {
     this.words = words;
+    this.topics = topics;
+    this.topicOf = states.topic;
     this.registers = registers;
     this.index = new Map(words.map((word, i) => [word, i]));
     this.priors = registers.map((register) => register.prior);
@@ -159,6 +161,16 @@ class Language {
     }
     if (!(layers.at(-1).reduce((sum, place) => sum + place.mass * place.future, 0) > 0)) throw new Impossible(tokens.length, null);
     return masked.map((t) => normalised(answers.get(t)));
+  }
+
+  /** P(topic | text), in the order of `topics`. Throws Impossible. */
+  topic(tokens) {
+    const answer = this.topics.map(() => 0);
+    for (const { state, mass } of this.#forward(tokens, new Set()).at(-1)) {
+      answer[this.topicOf[state]] += mass * (this.final.get(state) ?? 0);
+    }
+    if (!(sum(answer) > 0)) throw new Impossible(tokens.length, null);
+    return normalised(answer);
   }
 
   /** P(value | text) of what a document holds in a register, in the order of its values. Throws Impossible. */

@@ -213,7 +213,7 @@ export function consult({ text, statement, query, forms }, { specialists, tokeni
         const { values } = language.registers.find(({ name }) => name === "mood");
         const exact = language.register(tokens(read), "mood");
         mood = specialists.sentiment.classes.map((name) => exact[values.indexOf(name)]);
-        chance = chanceOf(tokens(said).join(" "), forms, (register) => language.register(tokens(read), register));
+        chance = chanceOf(tokens(said).join(" "), forms, language, tokens(read));
       }
     } catch (error) {
       if (error.name !== "Impossible") throw error;
@@ -243,13 +243,13 @@ export function consult({ text, statement, query, forms }, { specialists, tokeni
   };
 }
 
-/** P(the statement is true | the text), or null for a statement that is none of `forms`. */
-function chanceOf(said, forms, register) {
-  for (const { name, form, words } of forms) {
+/** P(the statement is true | the text); null for one of no form, or that no topic the text may have tells of. */
+function chanceOf(said, forms, language, read) {
+  for (const { name, topics, form, words } of forms) {
     const values = words.flatMap((word, value) => (form.replace("{}", word) === said ? [value] : []));
     if (!values.length) continue;
-    const exact = register(name);
-    return values.reduce((total, value) => total + exact[value], 0);
+    const topic = language.topic(read), exact = language.register(read, name);
+    return !topics.some((one) => topic[one]) ? null : values.reduce((total, value) => total + exact[value], 0);
   }
   return null;
 }

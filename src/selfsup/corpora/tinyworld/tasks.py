@@ -131,11 +131,16 @@ def statements(language: Language, document: Document, kind: str) -> list[list[s
 
 @cache
 def forms(language: Language) -> list[dict]:
-    """Every statement of `entailment`: {"name": the register, "form", "words": what each of its values puts there}."""
-    found = []
+    """Every statement of `entailment`: {"name": the register, "topics", "form", "words"}.
+
+    topics: the numbers of those whose stories may tell it; words: what each value of the register puts into the form.
+    """
+    found, reads = [], _topic_registers(language).values()
     for kind, form in STATEMENTS.items():
         register, words = _words(language, kind)
-        found.append({"name": register, "form": form, "words": [_said(language, kind, word) for word in words]})
+        topics = [topic for topic, read in enumerate(reads) if _number(language, register) in read]
+        said = [_said(language, kind, word) for word in words]
+        found.append({"name": register, "topics": topics, "form": form, "words": said})
     return found
 
 
