@@ -13,6 +13,7 @@ from selfsup import adapters
 from selfsup.corpora.tinyworld.tasks import STATEMENTS, TASKS, classes_of, forms, kinds_of, statements
 from selfsup.finetuning import with_head
 from selfsup.models import pretrained
+from selfsup.widgets import BadQuestion
 from selfsup.widgets import specialists as module
 from selfsup.widgets.specialists import Specialists, consult, example_texts
 
@@ -180,6 +181,59 @@ def test_the_kernel_takes_questions_and_refuses_what_it_cannot_answer(folder):
     assert "20000 characters" in widget.note and widget.text == "She was sad."
     widget.set_state({"text": "", "statement": "", "query": ""})
     assert "There is no text yet" in widget.note and widget.sentiment is widget.entailment is widget.found is None
+
+
+def test_traits_that_change_together_are_one_question(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "consult", lambda *question: asked.append(question[:3]) or consult(*question))
+    widget, other = Specialists(), example_texts()[1]
+    assert widget.answered == len(asked) == 1
+    question = {"text": other["text"], "statement": other["statements"][0], "query": other["queries"][0]}
+    widget.set_state(question | {"example": 1})
+    assert widget.answered == len(asked) == 2 and asked[1] == tuple(question.values())
+    widget.set_state({"example": 0} | question)
+    assert widget.answered == len(asked) == 2, "another list of ready statements is no question"
+    with widget.hold_trait_notifications():
+        widget.text, widget.query = "She was sad.", "Who came too?"
+    assert widget.answered == len(asked) == 3
+    widget.statement = "They planted peas."
+    assert widget.answered == len(asked) == 4
+
+
+@pytest.mark.parametrize(
+    "state", [{"text": "x" * 20_000}, {"query": 3}, {"example": 6}, {"example": -1}, {"example": True}]
+)
+def test_a_refused_question_gives_the_old_one_back(folder, monkeypatch, state):
+    widget, sent = Specialists(), []
+    before = widget.get_state(widget.QUESTION)
+    monkeypatch.setattr(widget, "send_state", lambda key: sent.append(widget.get_state(key)))
+    widget.set_state({"statement": "They planted peas."} | state)
+    assert widget.get_state(widget.QUESTION) == before, "a question is taken whole or not at all"
+    assert sent[0] == {name: before[name] for name in ("statement", *state)}, "the page hears first what stands"
+    assert [*sent[-1]] == ["answered"] and len(sent) == 3
+    assert widget.note and widget.answered == 2
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [[], [3], [{"text": "x"}], [{"text": "x", "statements": [], "queries": ["y"]}],
+     [{"text": "x", "statements": "yes", "queries": ["y"]}], [{"text": 3, "statements": ["x"], "queries": ["y"]}],
+     [{"text": "x", "statements": ["x"], "queries": [None]}]],
+)  # fmt: skip
+def test_examples_that_cannot_be_offered_are_refused(folder, examples):
+    with pytest.raises(BadQuestion, match="give|needs"):
+        Specialists(examples=examples)
+
+
+def test_other_examples_may_come(folder):
+    widget = Specialists(examples=example_texts()[:3], example=2)
+    assert widget.text == example_texts()[2]["text"] and widget.entailment["exact"] == [1, 0, 0]
+    for name, bad in (("example", 3), ("examples", example_texts()[:2]), ("examples", [{}])):
+        with pytest.raises(BadQuestion):
+            setattr(widget, name, bad)
+    assert widget.example == 2 and len(widget.examples) == 3
+    with pytest.raises(ValueError, match="choose 0 to 5"):
+        Specialists(example=6)
 
 
 @pytest.fixture(scope="module")

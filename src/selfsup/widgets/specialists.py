@@ -116,7 +116,8 @@ class Specialists(anywidget.AnyWidget):
       note        str, when something about the question stands in the way
       answered    int, counts the answers: changes last
     Each of sentiment, entailment and found is None where nothing was asked. examples: list of {"text", "statements",
-    "queries"}; example says whose statements and queries are offered. anchor: the widget's name in links.
+    "queries"}, those of `example_texts` unless others come; example: the number of the one whose statements and
+    queries are offered. anchor: the widget's name in links. Raises BadQuestion, a ValueError.
     """
 
     _esm = front_end("specialists.mjs")
@@ -139,27 +140,36 @@ class Specialists(anywidget.AnyWidget):
 
     QUESTION = ("text", "statement", "query", "example")
 
-    def __init__(self, text: str | None = None, statement: str | None = None, query: str | None = None, **traits):
-        self._ready = False
-        examples = example_texts()
-        first = examples[0]
+    def __init__(
+        self,
+        text: str | None = None,
+        statement: str | None = None,
+        query: str | None = None,
+        examples: list[dict] | None = None,
+        example: int = 0,
+        **traits,
+    ):
+        self._answered = None
+        examples = checked(example_texts() if examples is None else examples)
+        first = examples[example % len(examples)]
         super().__init__(
             text=first["text"] if text is None else text,
             statement=first["statements"][0] if statement is None else statement,
             query=first["queries"][0] if query is None else query,
             examples=examples,
+            example=example,
             forms=forms(tinyworld.load("world")),
             **traits,
         )
-        self._ready = True
         self._answer()
 
     def set_state(self, sync_data: dict) -> None:
-        """Take a question from the page; say in `note` what cannot be asked."""
+        """Take a question from the page, or give the old one back and say in `note` what cannot be asked."""
+        asked = {name: value for name, value in sync_data.items() if name in self.QUESTION}
         try:
-            with self.hold_trait_notifications():
-                super().set_state({name: value for name, value in sync_data.items() if name in self.QUESTION})
+            super().set_state(asked)
         except t.TraitError as error:
+            self.send_state(list(asked))
             self.note = str(error)
             self.answered += 1
 
@@ -169,18 +179,48 @@ class Specialists(anywidget.AnyWidget):
             raise BadQuestion(f"the text has {len(proposal['value'])} characters: give at most {LONGEST_SENTENCE}")
         return proposal["value"]
 
+    @t.validate("examples")
+    def _check_examples(self, proposal) -> list[dict]:
+        if len(checked(proposal["value"])) <= self.example:
+            raise BadQuestion(f"example is {self.example}: give at least {self.example + 1} examples")
+        return proposal["value"]
+
+    @t.validate("example")
+    def _check_example(self, proposal) -> int:
+        example, last = proposal["value"], len(self.examples) - 1
+        if type(example) is not int or not 0 <= example <= last:
+            raise BadQuestion(f"example is {example!r}: choose 0 to {last}")
+        return example
+
     @t.observe("text", "statement", "query")
     def _asked(self, change) -> None:
-        if self._ready:
+        if self._answered is not None:
             self._answer()
 
     def _answer(self) -> None:
+        question = self.text, self.statement, self.query
+        if question == self._answered:  # several traits that change together are one question
+            return
+        self._answered = question
         specialists = {task: _specialist(task) for task in TASKS}
         told = consult(self.text, self.statement, self.query, specialists, tinyworld.load("world"))
         with self.hold_sync():
             for trait, value in told.items():
                 setattr(self, trait, value)
             self.answered += 1
+
+
+def checked(examples: list[dict]) -> list[dict]:
+    """The examples, if a reader can choose from them."""
+    if not examples:
+        raise BadQuestion("there are no examples: give at least one")
+    for one in examples:
+        lists = [one.get(name) for name in ("statements", "queries")] if isinstance(one, dict) else [None]
+        if not all(isinstance(said, list) and said for said in lists):
+            raise BadQuestion(f"{one!r} is no example: give its text, and lists of statements and of queries")
+        if not all(isinstance(said, str) for said in (one.get("text"), *sum(lists, []))):
+            raise BadQuestion(f"{one!r} needs a text, statements and queries that are strings")
+    return examples
 
 
 _specialist = cache(specialist)
