@@ -27,13 +27,14 @@ export function summary(runs, task, way, labels) {
     high: Math.max(...scores), seeds: scores.length };
 }
 
-/** The first number, from the chosen one up, with which the random start's mean is at least this way's with `labels`.
- *  The answer is {reached, below}: reached is null when none is enough, below is the last that is too few or null. */
+/** The first number, from the chosen one up, with which the random start's mean is at least this way's with `labels`,
+ *  both as they are shown. The answer is {reached, below}: reached is null when none is enough, below is the last that
+ *  is too few or null. */
 export function needed(runs, task, way, labels) {
   const goal = summary(runs, task, way, labels);
   const tried = numbersOf(runs).filter((n) => n >= labels && summary(runs, task, "random", n));
   if (!goal || !tried.length) return null;
-  const at = tried.findIndex((n) => summary(runs, task, "random", n).mean >= goal.mean - 1e-9);
+  const at = tried.findIndex((n) => shown(summary(runs, task, "random", n).mean) >= shown(goal.mean));
   return { reached: at < 0 ? null : tried[at], below: at === 0 ? null : tried.at(at < 0 ? -1 : at - 1) };
 }
 
@@ -58,15 +59,17 @@ export function told(runs, task, ways, labels) {
   const random = summary(runs, task, "random", labels);
   const way = Object.keys(WAYS).find((one) => one !== "random" && ways.includes(one) && summary(runs, task, one, labels));
   if (!way) {
-    return random ? `With ${labelled(labels)}, the random start has ${shown(random.mean)}.` : "There are no runs with that number.";
+    return random && ways.includes("random") ? `With ${labelled(labels)}, the random start has ${shown(random.mean)}.`
+      : "No start that is shown has runs with that number.";
   }
-  const begin = `With ${labelled(labels)}, the ${WAYS[way].short} has ${shown(summary(runs, task, way, labels).mean)}`;
+  const score = shown(summary(runs, task, way, labels).mean);
+  const begin = `With ${labelled(labels)}, the ${WAYS[way].short} has ${score}`;
   const found = needed(runs, task, way, labels);
   if (!random || !found) return `${begin}.`;
-  const more = found.below === null ? "It is as good already." : found.reached === null
-    ? `The random start does not get there with ${count(found.below)}.`
-    : `The random start needs ${labelled(found.reached)} for that; ${count(found.below)} are too few.`;
-  return `${begin}, the random start ${shown(random.mean)}. ${more}`;
+  const more = found.reached === labels ? `is ${shown(random.mean) === score ? "as good" : "better"} already.`
+    : found.reached === null ? `does not get there with ${count(found.below)}; more were not tried.`
+      : `needs ${labelled(found.reached)} for that; ${count(found.below)} ${found.below === 1 ? "is" : "are"} too few.`;
+  return `${begin}, the random start ${shown(random.mean)}. The random start ${more}`;
 }
 
 function draw(tag, traits, ...children) {
@@ -145,7 +148,8 @@ function render({ model, el }) {
 
   function row(task, way, labels) {
     const found = summary(runs, task, way, labels), need = way === "random" ? null : needed(runs, task, way, labels);
-    const needs = !need ? "–" : need.below === null ? "no more" : need.reached === null ? `over ${count(need.below)}` : count(need.reached);
+    const needs = !need ? "–" : need.reached === labels ? "no more" : need.reached === null ? `over ${count(need.below)}`
+      : need.below === null ? `at most ${count(need.reached)}` : count(need.reached); // where fewer were not tried
     return make("tr", {}, make("th", { scope: "row" }, WAYS[way].name),
       ...[found ? shown(found.mean) : "–", found ? `${shown(found.low)}–${shown(found.high)}` : "–", needs].map((cell) => make("td", {}, cell)));
   }
