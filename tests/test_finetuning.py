@@ -26,6 +26,7 @@ from selfsup.finetuning import (
 )
 from selfsup.models.encoder import Encoder, EncoderConfig
 from selfsup.objectives import IGNORE
+from selfsup.tokenization import train_wordpiece
 
 
 def classifier(seed: int = 0, dropout: float = 0.0) -> Classifier:
@@ -152,6 +153,18 @@ def test_labels_stand_where_the_words_stand(village):
     assert labels.tolist() == [one.gold for one in TASKS["sentiment"](village, 20, 1)]
     with pytest.raises(ValueError, match="NOUN"):
         as_batch(tagged, tokenizer, [tag for tag in classes if tag != "NOUN"])
+
+
+def test_labels_of_words_need_one_token_a_word(village):
+    letters = " ".join("abcdefghijklmnopqrstuvwxyz")
+    pieces = train_wordpiece([f"{letters} the . , ! ?"], 60, min_frequency=1)
+    for task in TASKS:
+        examples = TASKS[task](village, 4, 1)
+        if task in ("sentiment", "entailment"):
+            assert as_batch(examples, pieces)[1].tolist() == [one.gold for one in examples]
+            continue
+        with pytest.raises(ValueError, match="words came as [0-9]+ tokens.*give a word-level tokenizer"):
+            as_batch(examples, pieces, classes_of(task, village))
 
 
 def test_best_span_equals_trying_them_all():

@@ -93,13 +93,18 @@ def as_batch(examples: Sequence[Any], tokenizer: Any, classes: Sequence[Any] = (
 
     Labels: (texts,) for a class of a text, (texts, time) for tags, IGNORE at what is no word, (texts, 2) for start and
     end of the first right answer, 0 where there is none. classes: the tags, in the order of their numbers. Raises
-    ValueError for a tag that is none of them.
+    ValueError for a tag that is none of them, and where tags or answers are asked and a word is not one token.
     """
     pairs = [" ".join(one.second) for one in examples] if examples[0].second else None
     coded = tokenizer([" ".join(one.first) for one in examples], pairs, padding=True, return_tensors="pt")
     batch = (coded["input_ids"], coded["attention_mask"], coded["token_type_ids"])
     if isinstance(examples[0].gold, int):
         return batch, torch.tensor([one.gold for one in examples])
+    for one, came in zip(examples, batch[1].sum(1).tolist()):
+        words, special = len(one.first) + len(one.second), 2 if pairs is None else 3
+        if came != words + special:
+            raise ValueError(f"{words} words came as {came} tokens, not as {words} and {special} special ones: tags "
+                             "and answers need one token a word, so give a word-level tokenizer, as a language's is")
     if pairs is not None:
         starts = [len(one.first) + 2 for one in examples]  # after [CLS], the question and [SEP]
         spans = [(one.gold[0][0] + at, one.gold[0][1] - 1 + at) if one.gold else (0, 0)
