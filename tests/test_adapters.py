@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from selfsup import adapters
 from selfsup.adapters import LowRank, add_adapters
@@ -52,13 +54,15 @@ def test_an_adapter_is_the_merged_matrix():
     assert torch.allclose(adapter(x), x @ merged.T + layer.bias, atol=1e-5)
 
 
-def test_an_adapter_is_written_and_read(tmp_path, monkeypatch, village):
+@pytest.fixture
+def saved(tmp_path, monkeypatch, village):
+    """(model, file) of a random adapter for tags, which `specialist` finds."""
     shutil.copytree(pretrained.CHECKPOINTS / "tinyworld-nsp", tmp_path / "tinyworld-nsp")
     monkeypatch.setattr(pretrained, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(adapters, "CHECKPOINTS", tmp_path)
     with pytest.raises(ValueError, match="choose one of none"):
         adapters.specialist("tags", "tinyworld-nsp")
-    loaded, tokenizer = pretrained.load("tinyworld-nsp")
+    loaded, _ = pretrained.load("tinyworld-nsp")
     classes = classes_of("tags", village)
     model = with_head(loaded.encoder, "tags", classes)
     adapters.add_adapters(model.encoder, 3)
@@ -67,11 +71,46 @@ def test_an_adapter_is_written_and_read(tmp_path, monkeypatch, village):
             torch.nn.init.normal_(p)
     file = tmp_path / "tinyworld-nsp" / "adapters" / "tags.safetensors"
     adapters.save_adapter(model, file, rank=3, classes=classes)
+    return model, file
+
+
+def test_an_adapter_is_written_and_read(saved, village):
+    model, file = saved
     again, _, told = adapters.specialist("tags", "tinyworld-nsp")
-    assert told == classes
+    assert told == classes_of("tags", village)
     learned = {name: p.half().float() for name, p in model.named_parameters() if p.requires_grad}
     read = dict(again.named_parameters())
     assert all(torch.equal(read[name], p) for name, p in learned.items())
+    assert {"head.weight", "head.bias"} == set(learned) & set(load_file(file)), "the head has one name everywhere"
+    layer = "bert.encoder.layer.0.intermediate.dense.lora_A.weight"
+    assert torch.equal(load_file(file)[layer].float(), read["encoder.blocks.0.feed_forward.0.down"])
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match="damaged or cut short"):
         adapters.specialist("tags", "tinyworld-nsp")
+
+
+@pytest.mark.parametrize(
+    ("about", "tensors", "message"),
+    [
+        (None, {}, "rank None and classes None: give save_adapter"),
+        ({"rank": None}, {}, "rank None"),
+        ({"classes": None}, {}, "classes None"),
+        ({"rank": "0"}, {}, "rank 0"),
+        ({"rank": '"3"'}, {}, "rank '3'"),
+        ({"rank": "three", "classes": "[]"}, {}, "damaged or cut short"),
+        ({"rank": "4"}, {}, r"with rank 4 \(bert.* is \(3, 64\), not \(4, 64\)\): train it anew"),
+        ({"classes": '["NOUN"]'}, {}, r"head.bias is \(13,\), not \(1,\)"),
+        ({}, {"head.bias": None}, r"head.bias is missing, not \(13,\)"),
+        ({}, {"head.weight": torch.zeros(13, 32)}, r"head.weight is \(13, 32\), not \(13, 64\)"),
+        ({}, {"bert.encoder.layer.9.output.dense.lora_A.weight": torch.zeros(3, 256)}, "9.* not expected"),
+    ],
+)
+def test_a_file_that_is_no_adapter_of_the_model_is_refused(saved, village, about, tensors, message):
+    _, file = saved
+    said = {"rank": "3", "classes": json.dumps(classes_of("tags", village))} | (about or {})
+    said, kept = ({key: value for key, value in those.items() if value is not None} for those in
+                  (said, load_file(file) | tensors))
+    save_file(kept, file, None if about is None else said)
+    with pytest.raises(ValueError, match=message) as refused:
+        adapters.specialist("tags", "tinyworld-nsp")
+    assert str(file) in str(refused.value)

@@ -51,7 +51,7 @@ def save_adapter(model: nn.Module, file: Path, **about: Any) -> None:
 def specialist(task: str, name: str = "tinyworld-bert") -> tuple[nn.Module, Any, tuple[str, ...]]:
     """A shipped encoder fine-tuned by adapters for a task, in evaluation mode, its tokenizer, and the classes.
 
-    Raises ValueError when there is none, or its file is damaged.
+    Raises ValueError when there is none, or its file is damaged, says no rank or classes, or is of another model.
     """
     folder = CHECKPOINTS / name / "adapters"
     file = folder / f"{task}.safetensors"
@@ -61,17 +61,24 @@ def specialist(task: str, name: str = "tinyworld-bert") -> tuple[nn.Module, Any,
     pretrained, tokenizer = load(name)
     try:
         with safe_open(file, "pt") as opened:
-            about = {key: json.loads(value) for key, value in opened.metadata().items()}
+            about = {key: json.loads(value) for key, value in (opened.metadata() or {}).items()}
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is damaged or cut short ({error}): get it again") from None
-    model = with_head(pretrained.encoder, task, about["classes"])
-    add_adapters(model.encoder, about["rank"])
+    rank, classes = about.get("rank"), about.get("classes")
+    if type(rank) is not int or rank < 1 or not isinstance(classes, list):
+        raise ValueError(f"{file} has rank {rank!r} and classes {classes!r}: give save_adapter a number and a list")
+    model = with_head(pretrained.encoder, task, classes)
+    add_adapters(model.encoder, rank)
+    learned = {_name(ours): p for ours, p in model.named_parameters() if p.requires_grad}
+    found, expected = ({key: tuple(t.shape) for key, t in those.items()} for those in (tensors, learned))
+    if wrong := sorted(key for key in found | expected if found.get(key) != expected.get(key)):
+        shapes = f"{wrong[0]} is {found.get(wrong[0], 'missing')}, not {expected.get(wrong[0], 'expected')}"
+        raise ValueError(f"{file} is no adapter of {name} for {task!r} with rank {rank} ({shapes}): train it anew")
     with torch.no_grad():
-        for ours, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(tensors[_name(ours)])
-    return model.eval(), tokenizer, tuple(about["classes"])
+        for key, parameter in learned.items():
+            parameter.copy_(tensors[key])
+    return model.eval(), tokenizer, tuple(classes)
 
 
 def _name(ours: str) -> str:
