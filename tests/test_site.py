@@ -202,7 +202,12 @@ def test_a_click_is_answered_without_a_kernel(browser, site):
 
 @pytest.mark.parametrize(
     "notebook",
-    ["notebooks/01_supervised_vs_self_supervised", "notebooks/02_masking", "notebooks/03_sentence_pairs"],
+    [
+        "notebooks/01_supervised_vs_self_supervised",
+        "notebooks/02_masking",
+        "notebooks/03_sentence_pairs",
+        "notebooks/04_fine_tuning",
+    ],
 )
 def test_the_colab_button_leads_to_colab_or_says_what_is_missing(browser, site, notebook, root):
     url = yaml.safe_load((root / "_config.yml").read_text(encoding="utf8"))["repository"]["url"]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional as F
 
+from selfsup import recorded
+from selfsup.adapters import specialist
 from selfsup.corpora import load_corpus, tinyworld
 from selfsup.corpora.books import cloze_accuracy
 from selfsup.corpora.tinyworld.corpus import HELD_OUT_SEED
 from selfsup.corpora.tinyworld.floors import Estimate, corrupt, exact_losses
 from selfsup.corpora.tinyworld.pairs import Pairs
-from selfsup.finetuning import pad
+from selfsup.corpora.tinyworld.tasks import TASKS
+from selfsup.finetuning import as_batch, pad, score
 from selfsup.models.pretrained import CHECKPOINTS, load
 from selfsup.objectives.masking import BERTS_RATES
 from selfsup.recorded.sentence_pairs import judged, questions
@@ -65,3 +69,12 @@ def test_pairs_are_judged_better_by_the_model_that_was_asked():
             right[name, kind] = judged(load(f"tinyworld-{name}")[0].eval(), *asked)
     assert right["nsp", "nsp"] > 0.75 and right["sop", "sop"] > 0.94, right
     assert right["nsp", "sop"] < 0.7 and right["sop", "nsp"] < 0.7, right
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_adapters_keep_what_was_recorded_of_them(task):
+    """On fresh texts, within what 300 of them can say."""
+    model, tokenizer, classes = specialist(task)
+    asked = TASKS[task](tinyworld.load("world"), 300, 60_000, longest=40)
+    kept = next(run["score"] for run in recorded.read("adapters")["runs"] if run["task"] == task)
+    assert abs(score(model, *as_batch(asked, tokenizer, classes), asked, classes) - kept) < 0.08

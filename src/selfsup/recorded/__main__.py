@@ -6,6 +6,12 @@ fates      what chosen words become: 80/10/10, 80/20/0, 80/0/20, all [MASK], all
 pieces     whole words against pieces of words, three seeds each
 labels     20 to 200 labels: with self-supervision before, alone, and counted words; three draws each
 pairs      chapter 3: words in pairs of sentences, with NSP, SOP or no question; three seeds each
+tuning     chapter 4: four tasks, four ways to learn each, five learning rates; the best is used below
+curves     the four tasks and ways from 16 to 4,096 labels, three seeds each
+why        the tasks with every word renamed; the loss around what was learned; three seeds each
+adapters   the shipped adapters of the four tasks: writes their files too
+real-rates three tasks of real text, NLTK's data: three learning rates, of which the best is used below
+real       the three tasks from a random start and from a pre-trained one, and without a network; three seeds each
 """
 
 from __future__ import annotations
@@ -35,6 +41,8 @@ from ..objectives.masking import BERTS_RATES, Masking
 from ..tokenization import train_wordpiece, write_atomically
 from ..training import Recipe, train
 from . import HERE, PAIRS, VILLAGE
+from .fine_tuning import adapters, curves, tuning, why
+from .real_text import MODEL, real, real_rates
 from .sentence_pairs import sentence_pairs
 
 SEEDS = (0, 1, 2)
@@ -191,7 +199,14 @@ RECORDS: dict[str, tuple[Callable[[Any], Iterator[dict]], Recipe | None]] = {
     "pieces": (pieces, LONG),
     "labels": (labels, None),
     "pairs": (pairs, Recipe(**PAIRS)),
+    "tuning": (tuning, None),
+    "curves": (curves, None),
+    "why": (why, None),
+    "adapters": (adapters, None),
+    "real-rates": (real_rates, None),
+    "real": (real, None),
 }
+MODELS = {"real-rates": MODEL, "real": MODEL}  # the shipped checkpoint that a record begins with, if it is another
 
 
 def weights_digest(name: str) -> str:
@@ -211,7 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.models and options.name != "pairs":
         parser.error(f"--models keeps the models of the record pairs, not of {options.name}")
     make, recipe = RECORDS[options.name]
-    command, about = f"python -m selfsup.recorded {options.name}", {"weights": weights_digest("tinyworld-bert")}
+    command = f"python -m selfsup.recorded {options.name}"
+    about = {"weights": weights_digest(MODELS.get(options.name, "tinyworld-bert"))}
     if recipe:
         try:
             recipe = dataclasses.replace(recipe, steps=recipe.steps if options.steps is None else options.steps)

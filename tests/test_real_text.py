@@ -1,0 +1,164 @@
+"""Real text: read as NLTK lays it out, asked at the first piece of a word, and missed in a sentence."""
+
+from __future__ import annotations
+
+import zipfile
+
+import nltk
+import pytest
+
+from selfsup import recorded
+from selfsup.corpora.tinyworld.tasks import Example
+from selfsup.models.pretrained import load
+from selfsup.objectives import IGNORE
+from selfsup.recorded import real_text
+
+# Made by hand in the forms of NLTK's files; nothing of their content.
+RTE = """<?xml version="1.0" encoding="UTF-8"?>
+<entailment-corpus>
+{}</entailment-corpus>
+"""
+PAIR = '<pair id="1" {gold} task="IE"><t>{who} of {part} saw a red boat.</t><h>{who} saw a boat.</h></pair>\n'
+TREE = "( (S (NP-SBJ (NNP {}) ) (VP (VBD saw) (NP (-NONE- *T*-1) )) (. .) ))\n"
+GOLD = {1: {"Ann": 'value="TRUE"', "Ben": 'value="FALSE"'}, 2: {"Tom": 'entailment="YES"'}}  # the form has changed
+FILES = {
+    "sentence_polarity/rt-polarity.neg": "a dull film .\nit is too long .\nso bad !\nno joy at all .\n",
+    "sentence_polarity/rt-polarity.pos": "a bright film .\nit is just right .\nso good !\njoy for all .\n",
+}
+for part in ("dev", "test"):
+    for year, said in GOLD.items():
+        pairs = (PAIR.format(who=who, gold=gold, part=part) for who, gold in said.items())
+        FILES[f"rte/rte{year}_{part}.xml"] = RTE.format("".join(pairs))
+for number, who in enumerate(("Ann", "Ben", "Tom", "Pip"), 1):
+    FILES[f"treebank/combined/wsj_000{number}.mrg"] = TREE.format(who)
+
+
+def write_files(folder):
+    for name, text in FILES.items():
+        (folder / "corpora" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "corpora" / name).write_text(text, encoding="utf8")
+
+
+def forget():
+    for cached in (real_text.find_data, real_text.read):
+        cached.cache_clear()
+    for name in real_text.CORPORA.values():
+        if "_unload" in vars(getattr(nltk.corpus, name)):
+            getattr(nltk.corpus, name)._unload()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The one folder where NLTK looks, empty at first, without a network."""
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    monkeypatch.setattr(real_text, "_ask", lambda: 1 / 0)
+    forget()
+    yield tmp_path
+    forget()
+
+
+@pytest.fixture
+def data(place):
+    write_files(place)
+    return place
+
+
+def test_reads_what_nltk_reads(data):
+    learned, judged = real_text.read("polarity")
+    assert {one.gold for one in learned + judged if "bad" in one.first or "dull" in one.first} == {0}
+    assert len(learned) == 6 and len(judged) == 2 and not set(learned) & set(judged)
+    learned, judged = real_text.read("rte")
+    assert [one.gold for one in learned] == [1, 0, 1] and learned[0].second == ("Ann", "saw", "a", "boat.")
+    assert {one.first[2] for one in learned} == {"dev"} and {one.first[2] for one in judged} == {"test"}
+    learned, judged = real_text.read("treebank")
+    assert [one.first[0] for one in learned] == ["Ann", "Ben", "Tom"], "the last quarter of the files is to judge by"
+    assert judged == [Example(("Pip", "saw", "."), (), ("NNP", "VBD", "."))], "a trace is no word"
+    assert real_text.classes_of("treebank") == (".", "NNP", "VBD")
+
+
+def test_long_sentences_are_left_out(data, monkeypatch):
+    monkeypatch.setattr(real_text, "LONGEST", 2)
+    assert real_text.tagged(["wsj_0001.mrg"]) == []
+
+
+def test_says_what_is_missing(place):
+    assert "its server is out of reach" in real_text.find_data()
+    assert "treebank" in real_text.find_data()
+    with pytest.raises(ValueError, match="NLTK's data are not here"):
+        real_text.read("rte")
+
+
+def test_a_download_that_was_cut_short_is_no_data(data):
+    for path in (data / "corpora" / "rte").iterdir():
+        path.unlink()
+    (data / "corpora" / "rte").rmdir()
+    zipped = data / "corpora" / "rte.zip"
+    with zipfile.ZipFile(zipped, "w") as archive:
+        for name, text in FILES.items():
+            if name.startswith("rte/"):
+                archive.writestr(name, text)
+    assert real_text.find_data() == "" and len(real_text.read("rte")[0]) == 3, "a whole one is"
+    forget()
+    zipped.write_bytes(zipped.read_bytes()[:100])
+    assert "(rte)" in real_text.find_data()
+
+
+def test_downloads_what_is_missing_once(place, monkeypatch):
+    asked = []
+
+    def download(names):
+        asked.append(names)
+        write_files(place)
+
+    monkeypatch.setattr(real_text, "_ask", lambda: None)
+    monkeypatch.setattr(real_text, "_download", download)
+    assert real_text.find_data() == real_text.find_data() == ""
+    assert asked == [list(real_text.CORPORA.values())]
+
+
+def test_a_server_that_is_silent_is_waited_for_no_longer_than_asked(place, monkeypatch):
+    import threading
+
+    monkeypatch.setattr(real_text, "_ask", threading.Event().wait)
+    assert "out of reach" in real_text.find_data(patience=0.05)
+
+
+def test_a_word_is_asked_for_at_its_first_piece():
+    _, tokenizer = load(real_text.MODEL)
+    one = Example(("Mr.", "Zyx", "ran"), (), ("NNP", "NNP", "VBD"))
+    (ids, _, _), labels = real_text.in_pieces([one], tokenizer, ("NNP", "VBD"))
+    pieces = tokenizer.convert_ids_to_tokens(ids[0].tolist())
+    assert pieces[:4] == ["[CLS]", "mr", ".", "z"] and pieces[-2:] == ["ran", "[SEP]"]
+    assert [piece for piece, label in zip(pieces, labels[0].tolist()) if label != IGNORE] == ["mr", "z", "ran"]
+    assert labels[labels != IGNORE].tolist() == [0, 0, 1]
+
+
+def test_long_pairs_are_cut():
+    _, tokenizer = load(real_text.MODEL)
+    (ids, mask, types), labels = real_text.in_pieces([Example(("boat",) * 200, ("a", "boat"), 1)], tokenizer)
+    assert ids.shape == mask.shape == (1, 128) and types.sum() == 3 and labels.tolist() == [1]
+
+
+def test_rivals_by_hand():
+    one, two = Example(("a", "run"), (), ("DT", "NN")), Example(("I", "run"), (), ("PRP", "VBP"))
+    assert real_text.usual_tags([one, one, two], [Example(("a", "run", "ran"), (), ("DT", "VBP", "NN"))]) == 1 / 3
+    good, bad = Example(("good",), (), 1), Example(("bad",), (), 0)
+    assert real_text.majority([good, good, bad], [good, bad]) == 0.5
+    assert real_text.counted_words([good, bad], [good, bad]) == 1.0
+    follows, not_so = Example(("a", "boat", "came"), ("a", "boat"), 1), Example(("a", "boat"), ("tom", "ran"), 0)
+    assert real_text.overlap([follows, not_so] * 10, [follows, not_so]) == 1.0
+
+
+def test_the_record_can_be_made_again(data, monkeypatch):
+    """With a step a run, on three sentences: the form, not the figures."""
+    monkeypatch.setattr(real_text, "STEPS", dict.fromkeys(real_text.TASKS, 1))
+    made, kept = list(real_text.real(None, seeds=[0])), recorded.read("real")["runs"]
+    assert [set(run) for run in made] == [set(run) for run in kept if run["seed"] == 0]
+
+
+def test_rates_are_the_best_that_were_tried():
+    tried = recorded.read("real-rates")["runs"]
+    for task, ways in real_text.WAYS.items():
+        for way, rate in ways.items():
+            best = max((run for run in tried if (run["task"], run["way"]) == (task, way)), key=lambda run: run["score"])
+            assert best["learning_rate"] == rate, f"{task} from {way} learns best at {best['learning_rate']}"
