@@ -147,7 +147,8 @@ def test_the_package_asks_for_what_it_needs_and_carries_what_is_there(root):
     for pattern in project["tool"]["setuptools"]["package-data"]["selfsup"]:
         assert list(package.glob(pattern)), f"{pattern} is no file of the package"
     source = "\n".join(path.read_text(encoding="utf8") for path in package.rglob("*.py"))
-    names = {re.match(r"[\w-]+", one)[0] for one in project["project"]["dependencies"]} - {"ipywidgets", "accelerate"}  # anywidget's, Trainer's
+    names = {re.match(r"[\w-]+", one)[0] for one in project["project"]["dependencies"]}
+    names -= {"ipywidgets", "accelerate"}  # anywidget and Trainer need them
     for name in names:
         module = {"scikit-learn": "sklearn"}.get(name, name)
         assert re.search(rf"^\s*(?:from|import) {module}\b", source, re.M), f"nothing imports {name}"
