@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from selfsup import recorded
 from selfsup.recorded import __main__ as runs
@@ -60,3 +61,25 @@ def test_bad_arguments_are_refused_in_one_line(capsys, arguments, why):
     with pytest.raises(SystemExit) as stop:
         runs.main(arguments)
     assert stop.value.code == 2 and why in capsys.readouterr().err
+
+
+def test_renamed_texts_keep_their_form():
+    """Another alphabet is a permutation of the words that leaves the special tokens alone."""
+    ids = torch.arange(30).reshape(2, 15)
+    other = fine_tuning.renamed(ids, [0, 3, 7], 30)
+    assert sorted(other.flatten().tolist()) == list(range(30))
+    assert other.flatten()[[0, 3, 7]].tolist() == [0, 3, 7] and not torch.equal(other, ids)
+
+
+def test_a_random_direction_is_as_long_as_the_weights_row_by_row():
+    weights = [torch.randn(4, 6), torch.randn(5)]
+    for w, d in zip(weights, fine_tuning.along(weights, 0)):
+        assert torch.allclose(w.norm(dim=-1), d.norm(dim=-1), rtol=1e-5) and not torch.allclose(w, d)
+
+
+def test_a_curve_can_be_made_again(monkeypatch):
+    """One of its points, within what another processor may round otherwise."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of this process
+    kept = next(run for run in recorded.read("curves")["runs"] if (run["task"], run["way"]) == ("tags", "frozen"))
+    kind = [kept[name] for name in ("task", "way", "seed", "labels", "learning_rate")]
+    assert abs(fine_tuning.one_score(tuple(kind))["score"] - kept["score"]) < 0.03

@@ -32,7 +32,7 @@ LONG_FULL = 1e-3  # of all weights above 256 labels: at 4,096, a seed of sentime
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 LONGEST = 40  # words of a text
 RANK = 8  # of the adapters
-TEST_SEED, TUNING_SEED = 50_000, 100
+TEST_SEED, TUNING_SEED, VALIDATION_SEED = 50_000, 100, 70_000
 
 
 @cache
@@ -61,50 +61,13 @@ def start(way: str, task: str, seed: int) -> nn.Module:
     return model
 
 
-def learned_from(task: str, labels: int, seed: int) -> tuple[tuple[Tensor, ...], Tensor]:
-    """So many labelled texts as a model takes them."""
+def prepared(task: str, n: int, seed: int, rename: bool = False) -> tuple[tuple[Tensor, ...], Tensor]:
+    """n labelled texts as a model takes them; rename: every word stands for another one (see `renamed`)."""
     language = tinyworld.load("world")
-    return as_batch(task_examples(task, labels, seed), language.tokenizer, classes_of(task, language))
-
-
-def learn(model: nn.Module, task: str, labels: int, seed: int, learning_rate: float) -> None:
-    """Fine-tune the model, in place."""
-    steps, batch, rows = STEPS[labels], *learned_from(task, labels, seed)
-    fine_tune(model, batch, rows, steps=steps, batch_size=16, learning_rate=learning_rate, seed=seed)
-
-
-def judge(model: nn.Module, task: str, n: int = 1000) -> float:
-    """The model's score on n texts that no seed has learned from."""
-    language, asked = tinyworld.load("world"), task_examples(task, n, TEST_SEED)
-    classes = classes_of(task, language)
-    return round(score(model, *as_batch(asked, language.tokenizer, classes), asked, classes), 4)
-
-
-def one_score(kind: tuple[str, str, int, int, float]) -> dict[str, Any]:
-    """Learn one task in one way, from so many labels, at one rate."""
-    task, way, seed, labels, learning_rate = kind
-    torch.set_num_threads(1)
-    model = start(way, task, seed)
-    learn(model, task, labels, seed, learning_rate)
-    return {"task": task, "way": way, "seed": seed, "labels": labels, "learning_rate": learning_rate,
-            "score": judge(model, task)}
-
-
-def side_by_side(work: Any, kinds: list, together: int = 1) -> Iterator[dict]:
-    """As many pieces of work at a time as there are cores; so many in a row share a process, and its examples."""
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(work, kinds, chunksize=together)
-
-
-def tuning(_: None) -> Iterator[dict]:
-    """Each way to learn at five learning rates, from 256 labels that no other record uses."""
-    yield from side_by_side(one_score, [*product(TASKS, WAYS, [TUNING_SEED], [256], RATES)], len(RATES))
-
-
-def curves(_: None) -> Iterator[dict]:
-    """Every task and way, with three seeds, from each number of labels."""
-    kinds = [(task, way, seed, n, rate(way, n)) for task, seed, way, n in product(TASKS, range(3), WAYS, LABELS)]
-    yield from side_by_side(one_score, kinds, len(WAYS) * len(LABELS))
+    batch, gold = as_batch(task_examples(task, n, seed), language.tokenizer, classes_of(task, language))
+    if rename:
+        batch = (renamed(batch[0], language.tokenizer.all_special_ids, len(language.tokenizer)), *batch[1:])
+    return batch, gold
 
 
 def renamed(ids: Tensor, special_ids: list[int], words: int, seed: int = 0) -> Tensor:
@@ -115,21 +78,53 @@ def renamed(ids: Tensor, special_ids: list[int], words: int, seed: int = 0) -> T
     return table[ids]
 
 
-def another_alphabet(kind: tuple[str, str, int, int]) -> dict[str, Any]:
-    """Learn a task whose words are all renamed, so that nothing which was learned about a word is of use."""
-    task, way, seed, labels = kind
+def learn(model: nn.Module, task: str, labels: int, seed: int, learning_rate: float, rename: bool = False) -> None:
+    """Fine-tune the model, in place."""
+    batch, gold = prepared(task, labels, seed, rename)
+    fine_tune(model, batch, gold, steps=STEPS[labels], batch_size=16, learning_rate=learning_rate, seed=seed)
+
+
+def judge(model: nn.Module, task: str, rename: bool = False, seed: int = TEST_SEED, n: int = 1000) -> float:
+    """The model's score on n texts that it has not learned from."""
+    classes = classes_of(task, tinyworld.load("world"))
+    return round(score(model, *prepared(task, n, seed, rename), task_examples(task, n, seed), classes), 4)
+
+
+def one_score(kind: tuple[str, str, int, int, float]) -> dict[str, Any]:
+    """Learn one task in one way, from so many labels, at one rate."""
+    task, way, seed, labels, learning_rate = kind
     torch.set_num_threads(1)
-    language = tinyworld.load("world")
-    asked, classes, model = task_examples(task, 1000, TEST_SEED), classes_of(task, language), start(way, task, seed)
+    model = start(way, task, seed)
+    learn(model, task, labels, seed, learning_rate)
+    judged = judge(model, task, seed=VALIDATION_SEED if seed == TUNING_SEED else TEST_SEED)
+    return {"task": task, "way": way, "seed": seed, "labels": labels, "learning_rate": learning_rate, "score": judged}
 
-    def other(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return renamed(batch[0], language.tokenizer.all_special_ids, len(language.tokenizer)), *batch[1:]
 
-    batch, gold = learned_from(task, labels, seed)
-    fine_tune(model, other(batch), gold, steps=STEPS[labels], batch_size=16, learning_rate=rate(way, labels), seed=seed)
-    test, answers = as_batch(asked, language.tokenizer, classes)
-    return {"kind": "alphabet", "task": task, "way": way, "seed": seed, "labels": labels,
-            "score": round(score(model, other(test), answers, asked, classes), 4)}
+def side_by_side(work: Any, kinds: list, together: int = 1) -> Iterator[dict]:
+    """As many pieces of work at a time as there are cores; so many in a row share a process, and its examples."""
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(work, kinds, chunksize=together)
+
+
+def tuning(_: None) -> Iterator[dict]:
+    """Each way to learn at five learning rates, from 256 labels and judged by texts that no other record uses."""
+    yield from side_by_side(one_score, [*product(TASKS, WAYS, [TUNING_SEED], [256], RATES)], len(RATES))
+
+
+def curves(_: None) -> Iterator[dict]:
+    """Every task and way, with three seeds, from each number of labels."""
+    kinds = [(task, way, seed, n, rate(way, n)) for task, seed, way, n in product(TASKS, range(3), WAYS, LABELS)]
+    yield from side_by_side(one_score, kinds, len(WAYS) * len(LABELS))
+
+
+def another_alphabet(kind: tuple[str, str, int]) -> dict[str, Any]:
+    """Learn a task whose words are all renamed, so that nothing which was learned about a word is of use."""
+    task, way, seed = kind
+    torch.set_num_threads(1)
+    model = start(way, task, seed)
+    learn(model, task, 256, seed, rate(way, 256), rename=True)
+    return {"kind": "alphabet", "task": task, "way": way, "seed": seed, "labels": 256,
+            "score": judge(model, task, rename=True)}
 
 
 @torch.no_grad()
@@ -152,12 +147,10 @@ def landscape(kind: tuple[str, str, int]) -> dict[str, Any]:
     """Loss on the 256 texts that were learned from, and on others: around the weights, and from the start to them."""
     task, way, seed = kind
     torch.set_num_threads(1)
-    model, learned = start(way, task, seed).eval(), learned_from(task, 256, seed)
+    model, learned = start(way, task, seed).eval(), prepared(task, 256, seed)
     begun = [p.detach().clone() for p in model.parameters()]
     learn(model, task, 256, seed, WAYS[way])
-    language = tinyworld.load("world")
-    classes = classes_of(task, language)
-    unseen = as_batch(task_examples(task, 300, TEST_SEED), language.tokenizer, classes)
+    unseen = prepared(task, 300, TEST_SEED)
     ended, parameters = [p.detach().clone() for p in model.parameters()], [*model.parameters()]
 
     def losses(step: float, direction: list[Tensor], where: list[Tensor]) -> tuple[float, float]:
@@ -179,7 +172,7 @@ def landscape(kind: tuple[str, str, int]) -> dict[str, Any]:
 
 def why(_: None) -> Iterator[dict]:
     """Two pieces of evidence that take minutes: renamed words, and the loss around what was learned."""
-    yield from side_by_side(another_alphabet, [*product(TASKS, ("random", "full"), range(3), (256,))], 6)
+    yield from side_by_side(another_alphabet, [*product(TASKS, ("random", "full"), range(3))], 6)
     yield from side_by_side(landscape, [*product(("sentiment", "questions"), ("random", "full"), range(3))], 6)
 
 
