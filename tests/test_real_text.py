@@ -8,6 +8,7 @@ import nltk
 import pytest
 
 from selfsup import recorded
+from selfsup.corpora import annotated
 from selfsup.corpora.tinyworld.tasks import Example
 from selfsup.models.pretrained import load
 from selfsup.objectives import IGNORE
@@ -40,9 +41,9 @@ def write_files(folder):
 
 
 def forget():
-    for cached in (real_text.find_data, real_text.read):
+    for cached in (annotated.find_data, annotated.read):
         cached.cache_clear()
-    for name in real_text.CORPORA.values():
+    for name in annotated.CORPORA.values():
         if "_unload" in vars(getattr(nltk.corpus, name)):
             getattr(nltk.corpus, name)._unload()
 
@@ -51,7 +52,7 @@ def forget():
 def place(tmp_path, monkeypatch):
     """The one folder where NLTK looks, empty at first, without a network."""
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
-    monkeypatch.setattr(real_text, "_ask", lambda: 1 / 0)
+    monkeypatch.setattr(annotated, "_ask", lambda: 1 / 0)
     forget()
     yield tmp_path
     forget()
@@ -64,28 +65,28 @@ def data(place):
 
 
 def test_reads_what_nltk_reads(data):
-    learned, judged = real_text.read("polarity")
+    learned, judged = annotated.read("polarity")
     assert {one.gold for one in learned + judged if "bad" in one.first or "dull" in one.first} == {0}
     assert len(learned) == 6 and len(judged) == 2 and not set(learned) & set(judged)
-    learned, judged = real_text.read("rte")
+    learned, judged = annotated.read("rte")
     assert [one.gold for one in learned] == [1, 0, 1] and learned[0].second == ("Ann", "saw", "a", "boat.")
     assert {one.first[2] for one in learned} == {"dev"} and {one.first[2] for one in judged} == {"test"}
-    learned, judged = real_text.read("treebank")
+    learned, judged = annotated.read("treebank")
     assert [one.first[0] for one in learned] == ["Ann", "Ben", "Tom"], "the last quarter of the files is to judge by"
     assert judged == [Example(("Pip", "saw", "."), (), ("NNP", "VBD", "."))], "a trace is no word"
-    assert real_text.classes_of("treebank") == (".", "NNP", "VBD")
+    assert annotated.classes_of("treebank") == (".", "NNP", "VBD")
 
 
 def test_long_sentences_are_left_out(data, monkeypatch):
-    monkeypatch.setattr(real_text, "LONGEST", 2)
-    assert real_text.tagged(["wsj_0001.mrg"]) == []
+    monkeypatch.setattr(annotated, "LONGEST", 2)
+    assert annotated.tagged(["wsj_0001.mrg"]) == []
 
 
 def test_says_what_is_missing(place):
-    assert "its server is out of reach" in real_text.find_data()
-    assert "treebank" in real_text.find_data()
+    assert "its server is out of reach" in annotated.find_data()
+    assert "treebank" in annotated.find_data()
     with pytest.raises(ValueError, match="NLTK's data are not here"):
-        real_text.read("rte")
+        annotated.read("rte")
 
 
 def test_a_download_that_was_cut_short_is_no_data(data):
@@ -97,10 +98,10 @@ def test_a_download_that_was_cut_short_is_no_data(data):
         for name, text in FILES.items():
             if name.startswith("rte/"):
                 archive.writestr(name, text)
-    assert real_text.find_data() == "" and len(real_text.read("rte")[0]) == 3, "a whole one is"
+    assert annotated.find_data() == "" and len(annotated.read("rte")[0]) == 3, "a whole one is"
     forget()
     zipped.write_bytes(zipped.read_bytes()[:100])
-    assert "(rte)" in real_text.find_data()
+    assert "(rte)" in annotated.find_data()
 
 
 def test_downloads_what_is_missing_once(place, monkeypatch):
@@ -110,17 +111,17 @@ def test_downloads_what_is_missing_once(place, monkeypatch):
         asked.append(names)
         write_files(place)
 
-    monkeypatch.setattr(real_text, "_ask", lambda: None)
-    monkeypatch.setattr(real_text, "_download", download)
-    assert real_text.find_data() == real_text.find_data() == ""
-    assert asked == [list(real_text.CORPORA.values())]
+    monkeypatch.setattr(annotated, "_ask", lambda: None)
+    monkeypatch.setattr(annotated, "_download", download)
+    assert annotated.find_data() == annotated.find_data() == ""
+    assert asked == [list(annotated.CORPORA.values())]
 
 
 def test_a_server_that_is_silent_is_waited_for_no_longer_than_asked(place, monkeypatch):
     import threading
 
-    monkeypatch.setattr(real_text, "_ask", threading.Event().wait)
-    assert "out of reach" in real_text.find_data(patience=0.05)
+    monkeypatch.setattr(annotated, "_ask", threading.Event().wait)
+    assert "out of reach" in annotated.find_data(patience=0.05)
 
 
 def test_a_word_is_asked_for_at_its_first_piece():
@@ -151,7 +152,7 @@ def test_rivals_by_hand():
 
 def test_the_record_can_be_made_again(data, monkeypatch):
     """With a step a run, on three sentences: the form, not the figures."""
-    monkeypatch.setattr(real_text, "STEPS", dict.fromkeys(real_text.TASKS, 1))
+    monkeypatch.setattr(real_text, "STEPS", dict.fromkeys(annotated.TASKS, 1))
     made, kept = list(real_text.real(None, seeds=[0])), recorded.read("real")["runs"]
     assert [set(run) for run in made] == [set(run) for run in kept if run["seed"] == 0]
 

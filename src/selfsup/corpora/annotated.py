@@ -1,0 +1,141 @@
+"""Real texts that people have annotated: three data sets that NLTK hands out.
+
+They belong to others and do not come with the course: `find_data` looks for them, and else asks NLTK's server once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import threading
+import zipfile
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .tinyworld.tasks import Example
+
+CORPORA = {"polarity": "sentence_polarity", "rte": "rte", "treebank": "treebank"}  # the tasks, and NLTK's name of each
+TASKS = tuple(CORPORA)
+JUDGED = 600  # at most so many texts to judge by
+LONGEST = 50  # words of a tagged sentence
+
+
+@cache
+def find_data(patience: float = 3.0) -> str:
+    """Why NLTK's data cannot be read, in a few words; "" when they can.
+
+    What is not here is downloaded, once a process, if NLTK's server answers within `patience` seconds.
+    """
+    if importlib.util.find_spec("nltk") is None:
+        return "NLTK is not installed"
+    missing = [name for name in CORPORA.values() if not _is_here(name)]
+    if missing:
+        asked = _within(patience, _ask)
+        if asked:
+            _within(60.0, lambda: _download(missing))
+        missing = [name for name in missing if not _is_here(name)]
+        if missing:
+            return f"NLTK's data are not here ({', '.join(missing)}), and " + (
+                "they could not be downloaded" if asked else "its server is out of reach")
+    return ""
+
+
+def _is_here(name: str) -> bool:
+    import nltk
+
+    for place in (f"corpora/{name}", f"corpora/{name}.zip"):
+        try:
+            found = nltk.data.find(place)
+        except (LookupError, OSError, zipfile.BadZipFile):
+            continue
+        if not place.endswith(".zip") or zipfile.is_zipfile(str(found)):  # a download that was cut short is no zip
+            return True
+    return False
+
+
+def _within(seconds: float, work: Any) -> bool:
+    """Whether `work` ended well in time; in a thread, since no time-out limits how long an address is looked up."""
+    done: list[bool] = []
+
+    def run() -> None:
+        try:
+            work()
+            done.append(True)
+        except Exception:  # whatever networks and disks can do
+            done.append(False)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return done == [True]
+
+
+def _ask() -> None:
+    from urllib.request import urlopen
+
+    from nltk.downloader import Downloader
+
+    urlopen(Downloader.DEFAULT_URL, timeout=10).close()
+
+
+def _download(names: Sequence[str]) -> None:
+    import nltk
+
+    for name in names:
+        nltk.download(name, quiet=True, print_error_to=io.StringIO())
+
+
+@cache
+def read(task: str) -> tuple[list[Example], list[Example]]:
+    """The labelled texts to learn from, and those to judge by, in an order that is always the same.
+
+    polarity: sentences of film reviews, bad (0) or good (1) (Pang and Lee 2005). rte: a text and a statement that
+    follows from it (1) or not (0): the development and the test sets of three years (Dagan et al. 2006, and later).
+    treebank: sentences of a newspaper and the part of speech of each word (Marcus et al. 1993); the last quarter of the
+    files to judge by. Raises ValueError when the data are not here.
+    """
+    if why := find_data():
+        raise ValueError(f"{why}: get them with nltk.download, or show what is recorded")
+    from nltk import corpus
+
+    if task == "treebank":
+        files = corpus.treebank.fileids()
+        first = len(files) - len(files) // 4
+        learned, judged = tagged(files[:first]), tagged(files[first:])
+    elif task == "rte":
+        learned, judged = ([Example(tuple(one.text.split()), tuple(one.hyp.split()), one.value)
+                            for file in corpus.rte.fileids() if part in file for one in corpus.rte.pairs(file)]
+                           for part in ("dev", "test"))
+    else:
+        every = mixed([Example(tuple(words), (), good) for good, kind in enumerate(("neg", "pos"))
+                       for words in corpus.sentence_polarity.sents(categories=kind)], 0)
+        quarter = len(every) // 4
+        learned, judged = every[quarter:], every[:quarter]
+    return learned, mixed(judged, 0)[:JUDGED]
+
+
+def tagged(files: Sequence[str]) -> list[Example]:
+    """The treebank's sentences without its traces, which nobody wrote; those of more than LONGEST words left out."""
+    from nltk import corpus
+
+    found = []
+    for sentence in corpus.treebank.tagged_sents(files):
+        words = [(word, tag) for word, tag in sentence if tag != "-NONE-"]
+        if 0 < len(words) <= LONGEST:
+            found.append(Example(tuple(word for word, _ in words), (), tuple(tag for _, tag in words)))
+    return found
+
+
+def mixed(examples: Sequence[Any], seed: int) -> list[Any]:
+    """The same examples in a random order."""
+    return [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))]
+
+
+def classes_of(task: str) -> tuple[Any, ...]:
+    """What the numbers of a task's labels stand for."""
+    if task != "treebank":
+        return ("bad", "good") if task == "polarity" else ("does not follow", "follows")
+    return tuple(sorted({tag for part in read(task) for one in part for tag in one.gold}))
