@@ -91,6 +91,7 @@ def test_recipe_survives_json():
         ({"phases": {"1": {}}}, "a share of the steps from 0 to below 1"),
         ({"phases": {"half": {}}}, "a share of the steps from 0 to below 1"),
         ({"phases": {"0.5": 3}}, "the options of the objective"),
+        ({"phases": {"0.5": {"weight_decay": -1}}}, "weight_decay = -1, but it takes a number from 0"),
         ({"stepps": 3}, "stepps, none of its fields"),
     ],
 )
@@ -350,6 +351,16 @@ def test_phases_change_the_objective_at_their_steps():
     second = dataclasses.replace(recipe, phases={"0.5": {"rate": 0.3}})
     run(recipe=second, objective=Noted(TOKENIZER, rate=0.9), judge=Masking(TOKENIZER))
     assert rates == [0.9] * 6, "the objective given was not trained for exactly the first half"
+
+
+def test_phases_change_the_weight_decay_of_linear_layers():
+    recipe = dataclasses.replace(SHORT, weight_decay=0.2)
+    replaced, _ = run(recipe=dataclasses.replace(SHORT, phases={"0": {"weight_decay": 0.2}}))
+    whole, plain = run(recipe=recipe)[0], run()[0]
+    assert_same_weights(replaced, whole, "a phase from step 0 on has not its own weight decay")
+    half, _ = run(recipe=dataclasses.replace(recipe, phases={"0.5": {"weight_decay": 0}}))
+    lengths = [model.encoder.blocks[0].feed_forward[0].weight.norm().item() for model in (whole, half, plain)]
+    assert lengths == sorted(lengths) and len(set(lengths)) == 3, "a weight decay of half the steps decays half"
 
 
 def test_log_and_history(tmp_path):

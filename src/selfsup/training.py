@@ -37,14 +37,14 @@ from .tokenization import begins_word, write_atomically
 class Recipe:
     """Everything that decides what a run learns; equal recipes give equal weights on equal machines.
 
-    objective, corpus: names, with `…_options` for their loaders. phases: what changes of the objective's options,
-    and from which share of the steps on: {"0": {"rate": 0.1}, "0.5": {}} covers less in the first half. model: the
-    encoder's shape, by a name that the course knows or in numbers (layers, width, heads, feed_forward, …).
-    batch_size: sequences a step, over all processes. learning_rate: of embeddings, head, norms and biases (AdamW).
-    matrix_learning_rate: of the matrices inside the blocks (Muon); 0 gives them to AdamW too. schedule:
-    "trapezoid" (rise over `warmup`, hold, fall to 0 over `decay`) or "one-cycle" (rise over `warmup`, then fall to
-    0 along a cosine); both are shares of `steps`. clip: the largest norm of the gradient. precision: "float32" or
-    "bfloat16" (autocast). evaluation_texts: how many held-out texts are scored each time (None: all). The intervals
+    objective, corpus: names, with `…_options` for their loaders. phases: what changes of the objective's options
+    or of weight_decay, and from which share of the steps on: {"0": {"rate": 0.1}, "0.5": {}} covers less in the first
+    half. model: the encoder's shape, by a name that the course knows or in numbers (layers, width, heads,
+    feed_forward, …). batch_size: sequences a step, over all processes. learning_rate: of embeddings, head, norms and
+    biases (AdamW). matrix_learning_rate: of the matrices inside the blocks (Muon); 0 gives them to AdamW too.
+    schedule: "trapezoid" (rise over `warmup`, hold, fall to 0 over `decay`) or "one-cycle" (rise over `warmup`, then
+    fall to 0 along a cosine); both are shares of `steps`. clip: the largest norm of the gradient. precision: "float32"
+    or "bfloat16" (autocast). evaluation_texts: how many held-out texts are scored each time (None: all). The intervals
     `*_every` count steps. Raises ValueError for values that make no sense.
     """
 
@@ -92,6 +92,8 @@ class Recipe:
                     f"the recipe's phases say {share!r}: {options!r}, but a phase is a share of the steps from 0 to "
                     'below 1 and the options of the objective that change then, such as "0.5": {"rate": 0.4}'
                 )
+            if not (type(decay := options.get("weight_decay", 0)) in (int, float) and 0 <= decay < math.inf):
+                raise ValueError(f"the recipe's phases say weight_decay = {decay!r}, but it takes {_KINDS['float']}")
         if self.warmup + self.decay > 1:
             raise ValueError(
                 f"warmup is {self.warmup} and decay {self.decay}, but these shares of a run sum to at most 1"
@@ -265,7 +267,7 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
         optimizers.append(Muon(matrices, rate, weight_decay=recipe.weight_decay, dtype=dtype))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["full_lr"] = group["lr"]
+            group["full_lr"], group["decays"] = group["lr"], any(p in decayed for p in group["params"])
     return optimizers
 
 
@@ -482,13 +484,18 @@ def batch_loss(
 
 
 def update(
-    optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor], share: float, clip: float
+    optimizers: Sequence[torch.optim.Optimizer],
+    parameters: Sequence[Tensor],
+    share: float,
+    clip: float,
+    weight_decay: float,
 ) -> None:
     """Move the parameters against their gradients, at `share` of the full learning rates."""
     nn.utils.clip_grad_norm_(parameters, clip)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["full_lr"] * share
+            group["weight_decay"] = weight_decay * group["decays"]
         optimizer.step()
         optimizer.zero_grad()
 
@@ -542,11 +549,11 @@ def train(
             torch.manual_seed(_seed(recipe.seed, step, here.rank + 1))  # dropout has no generator of its own
             with _autocast(here.device, recipe.precision):
                 corruption.manual_seed(_seed(recipe.seed, step))
-                now_trained = next(phase for start, phase in phases if step >= start)
+                now_trained, weight_decay = next(phase for start, *phase in phases if step >= start)
                 loss = batch_loss(model, now_trained, batches[step], corruption, here)
             loss.backward()
             here.all_reduce([p.grad for p in parameters if p.grad is not None])
-            update(optimizers, parameters, learning_rate_share(step, recipe), recipe.clip)
+            update(optimizers, parameters, learning_rate_share(step, recipe), recipe.clip, weight_decay)
 
             now["loss"] += loss.detach()  # stays on the device: to ask for its value would stop the queue
             now["tokens"] += batches.num_tokens(step)
@@ -577,16 +584,15 @@ def _due(recipe: Recipe, step: int, *intervals: int) -> bool:
     return step == recipe.steps or any(step % interval == 0 for interval in intervals)
 
 
-def _phases(objective: Objective, corpus: Corpus, recipe: Recipe) -> list[tuple[float, Objective]]:
-    """From which step on which objective is trained, the last first."""
-    changed = [
-        (
-            float(share) * recipe.steps,
-            load_objective(recipe.objective, corpus.tokenizer, corpus.group, **recipe.objective_options | options),
-        )
-        for share, options in recipe.phases.items()
-    ]
-    return sorted([*changed, (-1, objective)], key=lambda phase: -phase[0])
+def _phases(objective: Objective, corpus: Corpus, recipe: Recipe) -> list[tuple[float, Objective, float]]:
+    """From which step on which objective is trained, with which weight decay; the last first."""
+    phases = [(-1.0, objective, recipe.weight_decay)]
+    for share, changes in recipe.phases.items():
+        options = recipe.objective_options | changes
+        weight_decay = options.pop("weight_decay", recipe.weight_decay)
+        changed = load_objective(recipe.objective, corpus.tokenizer, corpus.group, **options)
+        phases.append((float(share) * recipe.steps, changed, weight_decay))
+    return sorted(phases, key=lambda phase: -phase[0])
 
 
 def _as_launched(recipe: Recipe, here: Processes) -> Recipe:

@@ -268,7 +268,7 @@ def test_typing_choosing_and_buttons(open_page):
     assert chosen["sentiment"]["model"] == pytest.approx(begin["sentiment"]["model"], abs=1e-3)
     assert page.get_by_label("Your own statement").input_value() == chosen["statement"]
     own = settled(page, lambda: page.get_by_label("Your own statement").fill("It rained."))
-    assert own["entailment"]["chance"] is None and page.get_by_text("no exact answer here").is_visible()
+    assert own["entailment"]["chance"] is None and page.get_by_text("No exact answer").is_visible()
     assert page.get_by_label("A ready statement").input_value() == ""
     query = settled(page, lambda: page.get_by_label("A ready question").select_option(index=2))
     assert query["query"] != begin["query"]
@@ -320,6 +320,8 @@ def test_strange_text_on_a_narrow_page(open_page, noworker):
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{text!r} scrolls sideways"
     assert page.evaluate("window.hacked") is None
     assert page.get_by_text("Choose a statement, or type one.").is_visible()
+    settled(page, lambda: page.get_by_label("Your text").fill(""))
+    assert page.get_by_text("Type a text first.").count() == 2
 
 
 @pytest.mark.parametrize("fragment", ["#w=specialists&query=x", f"#w=specialists&text={'x' * 2000}"])

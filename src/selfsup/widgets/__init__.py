@@ -208,7 +208,8 @@ def _quote(words: list[str]) -> str:
 def _impossible(position: int, words: list[tuple[str, list[int]]]) -> str:
     if position >= len(words):
         return f"{IMPOSSIBLE} the text stops where no sentence can end."
-    return f"{IMPOSSIBLE} “{_clip(words[position][0])}” (word {position + 1}) cannot stand there."
+    cannot = "follow the words before it" if position else "begin a text"
+    return f"{IMPOSSIBLE} “{_clip(words[position][0])}” (word {position + 1}) cannot {cannot}."
 
 
 class MaskPlayground(anywidget.AnyWidget):

@@ -66,6 +66,10 @@ export function told(runs, task, ways, labels) {
   const begin = `With ${labelled(labels)}, the ${WAYS[way].short} has ${score}`;
   const found = needed(runs, task, way, labels);
   if (!random || !found) return `${begin}.`;
+  const { low, high, seeds } = summary(runs, task, way, labels);
+  if (seeds > 1 && low <= random.high && random.low <= high) {
+    return `${begin}, the random start ${shown(random.mean)}. No clear difference: the ranges of the seeds overlap.`;
+  }
   const more = found.reached === labels ? `is ${shown(random.mean) === score ? "as good" : "better"} already.`
     : found.reached === null ? `does not get there with ${count(found.below)}; more were not tried.`
       : `needs ${labelled(found.reached)} for that; ${count(found.below)} ${found.below === 1 ? "is" : "are"} too few.`;
@@ -109,7 +113,7 @@ function chart({ runs, task, ways, labels, baseline, best, width }) {
       ...points.map(([at, { mean }]) => WAYS[way].mark(at, y(mean)))));
   });
   if (best !== undefined) parts.push(text(LEFT + 2, y(best) - 6, "start", "best possible"));
-  if (baseline) parts.push(text(end, y(baseline.score) - 6, "end", clip(baseline.label, 30)));
+  if (baseline) parts.push(text(end, y(baseline.score) + (baseline.score > 0.7 ? 16 : -6), "end", clip(baseline.label, 30)));
   return draw("svg", { role: "img", viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT,
     "aria-label": `${titleOf(task)}: score by number of labels, a curve for each start. ` +
       `The table says the scores with ${labelled(labels)}.` }, ...parts);

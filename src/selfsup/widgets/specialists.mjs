@@ -162,14 +162,14 @@ function render({ model, el }) {
     follows.replaceChildren(...(entailment ? [
       bars("Does this follow?", entailment.classes, entailment.model, entailment.exact),
       small("Entailment: it must be true. Neutral: it may be. Contradiction: it cannot be."),
-      small(entailment.chance === null ? "This statement has no exact answer here."
+      small(entailment.chance === null ? "No exact answer: the rules judge statements like those in the list, of heroes and things that the text may have."
         : `By the rules of Tinyworld it is true with a chance of ${percent(entailment.chance)}.`),
-    ] : [small("Choose a statement, or type one.")]));
+    ] : [small(words.length ? "Choose a statement, or type one." : "Type a text first.")]));
     const span = found?.span.length ? cut(model.get("text"), words, found.span) : null;
     answer.replaceChildren(...(found ? [
       make("p", { class: "ss-passage", dir: "auto" }, ...(span ? [span[0], make("mark", {}, span[1]), span[2]] : [model.get("text")])),
       make("p", { class: "ss-model-text" }, span ? `“${span[1]}”` : "The text does not say", ` · ${percent(found.p)}`),
-    ] : [small("Choose a question, or type one.")]));
+    ] : [small(words.length ? "Choose a question, or type one." : "Type a text first.")]));
     kinds.replaceChildren(
       make("ul", { class: "ss-tags", dir: "auto" }, ...words.map((word, i) => {
         const [tag, p] = tags[i];

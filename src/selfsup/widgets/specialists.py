@@ -151,7 +151,7 @@ class Specialists(anywidget.AnyWidget):
     ):
         self._answered = None
         examples = checked(example_texts() if examples is None else examples)
-        first = examples[example % len(examples)]
+        first = examples[chosen(example, examples)]
         super().__init__(
             text=first["text"] if text is None else text,
             statement=first["statements"][0] if statement is None else statement,
@@ -187,10 +187,7 @@ class Specialists(anywidget.AnyWidget):
 
     @t.validate("example")
     def _check_example(self, proposal) -> int:
-        example, last = proposal["value"], len(self.examples) - 1
-        if type(example) is not int or not 0 <= example <= last:
-            raise BadQuestion(f"example is {example!r}: choose 0 to {last}")
-        return example
+        return chosen(proposal["value"], self.examples)
 
     @t.observe("text", "statement", "query")
     def _asked(self, change) -> None:
@@ -208,6 +205,13 @@ class Specialists(anywidget.AnyWidget):
             for trait, value in told.items():
                 setattr(self, trait, value)
             self.answered += 1
+
+
+def chosen(example: int, examples: list[dict]) -> int:
+    """The number of an example, if there is one."""
+    if type(example) is not int or not 0 <= example < len(examples):
+        raise BadQuestion(f"example is {example!r}: choose 0 to {len(examples) - 1}")
+    return example
 
 
 def checked(examples: list[dict]) -> list[dict]:
@@ -229,11 +233,11 @@ _specialist = cache(specialist)
 @lru_cache(maxsize=1)
 def example_texts(n: int = 6) -> list[dict]:
     """Held-out texts of different topics, each with statements that follow, may and cannot, and with questions."""
-    language, rng, chosen = tinyworld.load("world"), np.random.default_rng(0), {}
+    language, rng, found = tinyworld.load("world"), np.random.default_rng(0), {}
     for document in language.documents(200, HELD_OUT_SEED, whole=False):
-        if document.topic in chosen or not 20 <= len(document.tokens) <= 40:
+        if document.topic in found or not 20 <= len(document.tokens) <= 40:
             continue
-        if not chosen and max(language.register(document.tokens, "mood")) < 0.95:  # begin with one that tells its end
+        if not found and max(language.register(document.tokens, "mood")) < 0.95:  # begin with one that tells its end
             continue
         kinds = kinds_of(language, document.topic, STATEMENTS)
         fitting = [statements(language, document, kind) for kind in rng.permutation(kinds)]
@@ -242,10 +246,10 @@ def example_texts(n: int = 6) -> list[dict]:
         told = [kind for kind in kinds if answer_spans(language, document, kind)]
         silent = [kind for kind in kinds if kind not in told]
         if all(said) and len(told) >= 2 and silent:
-            chosen[document.topic] = {
+            found[document.topic] = {
                 "text": language.render(document.tokens),
                 "statements": [language.render(one.split()) for row in zip_longest(*said) for one in row if one],
                 "queries": [language.render(QUESTIONS[kind].split()) for kind in (*told[:3], silent[0])],
             }
-        if len(chosen) == n:
-            return [*chosen.values()]
+        if len(found) == n:
+            return [*found.values()]

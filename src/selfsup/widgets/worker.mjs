@@ -136,10 +136,10 @@ function clip(word) {
 }
 
 function impossible({ position }, words) {
-  const word = words[position]?.text;
+  const word = words[position]?.text, cannot = position ? "follow the words before it" : "begin a text";
   return word === undefined
     ? "Impossible in Tinyworld: the text stops where no sentence can end."
-    : `Impossible in Tinyworld: “${clip(word)}” (word ${position + 1}) cannot stand there.`;
+    : `Impossible in Tinyworld: “${clip(word)}” (word ${position + 1}) cannot ${cannot}.`;
 }
 
 const MOST_OF_A_SENTENCE = 40;
