@@ -140,16 +140,6 @@ def test_long_pairs_are_cut():
     assert ids.shape == mask.shape == (1, 128) and types.sum() == 3 and labels.tolist() == [1]
 
 
-def test_rivals_by_hand():
-    one, two = Example(("a", "run"), (), ("DT", "NN")), Example(("I", "run"), (), ("PRP", "VBP"))
-    assert real_text.usual_tags([one, one, two], [Example(("a", "run", "ran"), (), ("DT", "VBP", "NN"))]) == 1 / 3
-    good, bad = Example(("good",), (), 1), Example(("bad",), (), 0)
-    assert real_text.majority([good, good, bad], [good, bad]) == 0.5
-    assert real_text.counted_words([good, bad], [good, bad]) == 1.0
-    follows, not_so = Example(("a", "boat", "came"), ("a", "boat"), 1), Example(("a", "boat"), ("tom", "ran"), 0)
-    assert real_text.overlap([follows, not_so] * 10, [follows, not_so]) == 1.0
-
-
 def test_the_record_can_be_made_again(data, monkeypatch):
     """With a step a run, on three sentences: the form, not the figures."""
     monkeypatch.setattr(real_text, "STEPS", dict.fromkeys(annotated.TASKS, 1))

@@ -71,10 +71,11 @@ def test_renamed_texts_keep_their_form():
     assert other.flatten()[[0, 3, 7]].tolist() == [0, 3, 7] and not torch.equal(other, ids)
 
 
-def test_a_random_direction_is_as_long_as_the_weights_row_by_row():
-    weights = [torch.randn(4, 6), torch.randn(5)]
-    for w, d in zip(weights, fine_tuning.along(weights, 0)):
-        assert torch.allclose(w.norm(dim=-1), d.norm(dim=-1), rtol=1e-5) and not torch.allclose(w, d)
+def test_a_random_direction_is_as_long_as_each_matrix_row_by_row_and_leaves_vectors():
+    matrix, vector = fine_tuning.along(weights := [torch.randn(4, 6), torch.randn(5)], 0)
+    assert torch.allclose(weights[0].norm(dim=-1), matrix.norm(dim=-1), rtol=1e-5)
+    assert not torch.allclose(weights[0], matrix) and not vector.any()
+    assert fine_tuning.length(weights) == pytest.approx(torch.cat([w.flatten() for w in weights]).norm().item())
 
 
 def test_a_curve_can_be_made_again(monkeypatch):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +16,7 @@ from ..finetuning import Batch, Classifier, Tagger, accuracy, fine_tune
 from ..models.encoder import Encoder
 from ..models.pretrained import load
 from ..objectives import IGNORE
+from . import rivals
 
 MODEL = "storybook-bert"
 LABELS = 1000  # texts to learn from
@@ -72,50 +71,11 @@ def judge(model: nn.Module, task: str, examples: Sequence[Example]) -> float:
     return round(accuracy(model, *in_pieces(examples, load(MODEL)[1], classes_of(task))), 4)
 
 
-def majority(learned: Sequence[Example], asked: Sequence[Example]) -> float:
-    """The accuracy of the most frequent class, whatever is asked."""
-    most = Counter(one.gold for one in learned).most_common(1)[0][0]
-    return float(np.mean([one.gold == most for one in asked]))
-
-
-def counted_words(learned: Sequence[Example], asked: Sequence[Example]) -> float:
-    """The accuracy of naive Bayes on counts of words."""
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.naive_bayes import MultinomialNB
-    from sklearn.pipeline import make_pipeline
-
-    rival = make_pipeline(CountVectorizer(analyzer=lambda one: one.first + one.second), MultinomialNB())
-    return float(rival.fit(learned, [one.gold for one in learned]).score(asked, [one.gold for one in asked]))
-
-
-def overlap(learned: Sequence[Example], asked: Sequence[Example]) -> float:
-    """The accuracy of one number for two texts: the share of the second's words that the first one has, too."""
-    from sklearn.linear_model import LogisticRegression
-
-    def shares(examples: Sequence[Example]) -> list[list[float]]:
-        bare = [[{word.lower().strip(".,") for word in part} for part in (one.first, one.second)] for one in examples]
-        return [[len(first & second) / len(second)] for first, second in bare]
-
-    rival = LogisticRegression().fit(shares(learned), [one.gold for one in learned])
-    return float(rival.score(shares(asked), [one.gold for one in asked]))
-
-
-def usual_tags(learned: Sequence[Example], asked: Sequence[Example]) -> float:
-    """The accuracy of each word's most frequent tag; of a new word, the most frequent tag of all."""
-    counts: dict[str, Counter] = defaultdict(Counter)
-    for one in learned:
-        for word, tag in zip(one.first, one.gold):
-            counts[word][tag] += 1
-    most = sum(counts.values(), Counter()).most_common(1)[0][0]
-    usual = {word: tags.most_common(1)[0][0] for word, tags in counts.items()}
-    return float(np.mean([usual.get(word, most) == tag for one in asked for word, tag in zip(one.first, one.gold)]))
-
-
-# For each task, who needs no network: the name, and its accuracy.
+# For each task, who needs no network.
 RIVALS = {
-    "polarity": {"majority": majority, "counted words": counted_words},
-    "rte": {"majority": majority, "word overlap": overlap},
-    "treebank": {"usual tags": usual_tags},
+    "polarity": {"majority": rivals.majority, "counted words": rivals.counted_words},
+    "rte": {"majority": rivals.majority, "word overlap": rivals.shared_words},
+    "treebank": {"usual tags": rivals.usual_tags},
 }
 
 
@@ -126,7 +86,7 @@ def real(_: None, seeds: Iterable[int] = range(3)) -> Iterator[dict]:
         learned = mixed(pool, seed)[:LABELS]
         about = {"task": task, "seed": seed, "labels": len(learned), "judged": len(asked)}
         for way, rival in RIVALS[task].items():
-            yield {**about, "way": way, "score": round(rival(learned, asked), 4)}
+            yield {**about, "way": way, "score": round(rivals.right(rival(learned, asked), asked), 4)}
         for way, rate in WAYS[task].items():
             model = learn(task, way, learned, seed, STEPS[task], rate)
             yield {**about, "way": way, "learning_rate": rate, "score": judge(model, task, asked)}

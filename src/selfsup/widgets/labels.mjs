@@ -4,6 +4,7 @@
 import { check, choice, clip, make } from "./shared.mjs";
 
 const WAYS = {
+  rival: { name: "counting, no network", dash: "1 3", mark: (x, y) => draw("path", { d: `M${x - 4} ${y - 4}l8 8m0-8l-8 8`, fill: "none" }) },
   random: { name: "random start", dash: "none", mark: (x, y) => circle(x, y, "var(--paper)") },
   full: { name: "pre-trained, all weights", short: "pre-trained start", dash: "none", mark: (x, y) => circle(x, y) },
   adapter: { name: "pre-trained, adapters", short: "pre-trained start with adapters", dash: "7 4",
@@ -55,9 +56,14 @@ const shown = (score) => score.toFixed(3);
 
 /** What the chosen number means, in words. */
 export function told(runs, task, ways, labels) {
+  const rival = ways.includes("rival") && summary(runs, task, "rival", labels);
+  return compared(runs, task, ways, labels) + (rival ? ` Counting, without a network, has ${shown(rival.mean)}.` : "");
+}
+
+function compared(runs, task, ways, labels) {
   if (!ways.length) return "No start is shown: choose one.";
   const random = summary(runs, task, "random", labels);
-  const way = Object.keys(WAYS).find((one) => one !== "random" && ways.includes(one) && summary(runs, task, one, labels));
+  const way = Object.keys(WAYS).find((one) => WAYS[one].short && ways.includes(one) && summary(runs, task, one, labels));
   if (!way) {
     return random && ways.includes("random") ? `With ${labelled(labels)}, the random start has ${shown(random.mean)}.`
       : "No start that is shown has runs with that number.";
@@ -84,7 +90,7 @@ function draw(tag, traits, ...children) {
 }
 
 const circle = (x, y, fill = "currentColor") => draw("circle", { cx: x, cy: y, r: 4, fill });
-const curve = (way, ...children) => draw("g", { class: `ss-curve ss-way-${way === "random" ? way : "pretrained"}` }, ...children);
+const curve = (way, ...children) => draw("g", { class: `ss-curve ss-way-${WAYS[way].short ? "pretrained" : "outside"}` }, ...children);
 
 /** The chart of one task, `width` pixels wide. */
 function chart({ runs, task, ways, labels, baseline, best, width }) {
@@ -151,7 +157,7 @@ function render({ model, el }) {
   el.replaceChildren(root);
 
   function row(task, way, labels) {
-    const found = summary(runs, task, way, labels), need = way === "random" ? null : needed(runs, task, way, labels);
+    const found = summary(runs, task, way, labels), need = WAYS[way].short ? needed(runs, task, way, labels) : null;
     const needs = !need ? "–" : need.reached === labels ? "no more" : need.reached === null ? `over ${count(need.below)}`
       : need.below === null ? `at most ${count(need.reached)}` : count(need.reached); // where fewer were not tried
     return make("tr", {}, make("th", { scope: "row" }, WAYS[way].name),

@@ -8,15 +8,15 @@ import traitlets as t
 from .. import recorded
 from . import HERE, BadQuestion, front_end
 
-WAYS = ("random", "full", "adapter", "frozen")  # labels.mjs has the same
+WAYS = ("rival", "random", "full", "adapter", "frozen")  # labels.mjs has the same
 
 
 class LabelSlider(anywidget.AnyWidget):
     """Learning curves of one task from different starts, and what each has with the chosen number of labels.
 
-    task, labels (one of the numbers in runs) and ways (the starts that are shown, of WAYS) are what the reader
-    chooses. runs are given once: {"task", "way", "seed", "labels", "score"} each, those of the record "curves" unless
-    others come. baselines: task -> {"label", "score"}, such as chance; best: task -> the best score possible.
+    task, labels (one of the numbers in runs) and ways (the starts that are shown, and "rival", who counts) are what the
+    reader chooses. runs are given once: {"task", "way", "seed", "labels", "score"} each, those of the record "curves"
+    unless others come. baselines: task -> {"label", "score"}, such as chance; best: task -> the best score possible.
     No model is needed, so it is the same with and without a kernel. Raises BadQuestion, a ValueError.
     """
 
