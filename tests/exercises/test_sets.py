@@ -361,6 +361,15 @@ def labels_for(tags, pieces, time):
 def labels_for(tags, pieces, time):
     return [-100, *tags] + [-100] * (time - 1 - len(tags))
 """),
+    "labels that are no whole numbers": (FOUR, "labels_for", "whole numbers", """
+def labels_for(tags, pieces, time):
+    labels = torch.full((time,), -100.0)
+    place = 1
+    for tag, count in zip(tags, pieces):
+        labels[place] = tag
+        place += count
+    return labels
+"""),
     "start and end by themselves": (FOUR, "best_span", "ends before it starts", """
 def best_span(start, end, text, threshold):
     first, last = max(text, key=lambda i: start[i]), max(text, key=lambda i: end[i])
@@ -394,6 +403,12 @@ def best_span(start, end, text, threshold):
     spans = [(i, j) for i in text for j in range(i + 1, text.stop)]
     i, j = max(spans, key=lambda span: start[span[0]] + end[span[1]])
     return (i, j) if start[i] + end[j] > start[0] + end[0] + threshold else None
+"""),
+    "an answer at the threshold": (FOUR, "best_span", "must be *more* than the threshold", """
+def best_span(start, end, text, threshold):
+    spans = [(first, last) for first in text for last in text if first <= last]
+    best = max(spans, key=lambda span: start[span[0]] + end[span[1]])
+    return best if start[best[0]] + end[best[1]] >= start[0] + end[0] + threshold else None
 """),
     "the threshold on the wrong side": (FOUR, "best_span", "and the threshold is", """
 def best_span(start, end, text, threshold):
@@ -482,6 +497,10 @@ def begin(outputs, inputs, rank):
     "both zero": (FOUR, "adapter", "never learn", """
 def begin(outputs, inputs, rank):
     return torch.zeros(outputs, rank), torch.zeros(rank, inputs)
+"""),
+    "rows all alike": (FOUR, "adapter", "begin with random ones", """
+def begin(outputs, inputs, rank):
+    return torch.zeros(outputs, rank), torch.ones(rank, inputs)
 """),
     "the matrix counted too": (FOUR, "adapter", "W does not learn", """
 def adapter_weights(outputs, inputs, rank):

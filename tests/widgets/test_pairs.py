@@ -74,14 +74,18 @@ def test_what_was_done_is_said(run_node):
     ]
 
 
-def test_the_kernel_takes_questions_and_refuses_what_it_cannot_answer():
+def test_the_kernel_takes_questions_and_refuses_what_it_cannot_answer(monkeypatch):
     widget = PairPlayground()
     before, answered = widget.follows, widget.answered
     assert before["model"] > 0.5 and before["exact"]["place"] > 0.9
     widget.set_state({"a": widget.b, "b": widget.a, "follows": {"model": 2.0}})
-    assert widget.answered > answered and widget.ordered["exact"]["order"] < 0.1
-    widget.set_state({"b": "x" * 20_000})
-    assert "20000 characters" in widget.note and len(widget.b) < 200
+    assert widget.answered == answered + 1 and widget.ordered["exact"]["order"] < 0.1, "two traits, one question"
+    sent = []
+    monkeypatch.setattr(widget, "send_state", lambda key: sent.append(widget.get_state(key)))
+    standing = {"a": widget.a, "b": widget.b}
+    widget.set_state({"a": "Tom ran.", "b": "x" * 20_000})
+    assert "20000 characters" in widget.note and widget.answered == answered + 2
+    assert sent[0] == standing == {"a": widget.a, "b": widget.b}, "the page hears what stands"
     widget.a = ""
     assert widget.follows is None and "Two sentences" in widget.note
 

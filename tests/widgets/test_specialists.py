@@ -128,11 +128,17 @@ def test_an_adapter_changes_what_it_names_and_shares_the_rest(run_node, folder):
     const file = readSafetensors(bytes(data + "/adapters/tags.safetensors"));
     file["bert.encoder.layer.0.output.dense.lora_A.weight"].shape[1] += 1;
     try { bert.adapted(file); } catch (error) { message = error.message; }
+    let missing;
+    delete file["bert.encoder.layer.1.attention.self.key.lora_B.weight"];
+    file["bert.encoder.layer.0.output.dense.lora_A.weight"].shape[1] -= 1;
+    try { bert.adapted(file); } catch (error) { missing = error.message; }
     console.log(JSON.stringify([other.words === bert.words, other.layers[0].norm === bert.layers[0].norm,
       other.layers[0].query.weight !== bert.layers[0].query.weight, bert.head === undefined,
-      bert.logits([2, 9, 10, 3], [1])[0][7] === before, message]));
+      bert.logits([2, 9, 10, 3], [1])[0][7] === before, message, missing]));
     """
-    assert run_node(code, str(folder)) == [True] * 5 + ["the adapter is not of this model"]
+    *same, message, missing = run_node(code, str(folder))
+    assert same == [True] * 5 and message == "the adapter is not of this model"
+    assert missing == "the adapter's file has nothing for bert.encoder.layer.1.attention.self.key"
 
 
 def test_the_span_is_cut_out_of_the_text(run_node):

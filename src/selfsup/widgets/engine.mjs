@@ -290,8 +290,10 @@ export class Bert {
     const model = Object.assign(Object.create(Bert.prototype), this);
     model.layers = this.layers.map((layer, i) => {
       const parts = Object.entries(LINEAR).map(([part, name]) => {
-        const [a, b] = ["A", "B"].map((which) => tensors[`bert.encoder.layer.${i}.${name}.lora_${which}.weight`]);
-        return [part, a && b ? merged(layer[part], a, b) : layer[part]];
+        const place = `bert.encoder.layer.${i}.${name}`;
+        const [a, b] = ["A", "B"].map((which) => tensors[`${place}.lora_${which}.weight`]);
+        if (!a || !b) throw new Error(`the adapter's file has nothing for ${place}`);
+        return [part, merged(layer[part], a, b)];
       });
       return { ...layer, ...Object.fromEntries(parts) };
     });

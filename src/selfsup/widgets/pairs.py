@@ -97,20 +97,20 @@ class PairPlayground(anywidget.AnyWidget):
     FIXED = ("examples", "models", "anchor", "follows", "ordered", "note", "answered")
 
     def __init__(self, a: str | None = None, b: str | None = None, **traits):
-        self._ready = False
+        self._answered = None
         examples = example_pairs()
         typed = a is not None or b is not None
         a, b = (examples[0][side] if text is None else text for side, text in (("a", a), ("b", b)))
         super().__init__(a=a, b=b, examples=examples, typed=typed, **traits)
-        self._ready = True
         self._answer()
 
     def set_state(self, sync_data: dict) -> None:
-        """Take a question from the page; say in `note` what cannot be asked."""
+        """Take a question from the page, or give the old one back and say in `note` what cannot be asked."""
+        asked = {name: value for name, value in sync_data.items() if name not in self.FIXED}
         try:
-            with self.hold_trait_notifications():
-                super().set_state({name: value for name, value in sync_data.items() if name not in self.FIXED})
+            super().set_state(asked)
         except t.TraitError as error:
+            self.send_state(list(asked))
             self.note = str(error)
             self.answered += 1
 
@@ -122,12 +122,16 @@ class PairPlayground(anywidget.AnyWidget):
 
     @t.observe("a", "b")
     def _asked(self, change) -> None:
-        if self._ready:
+        if self._answered is not None:
             self._answer()
 
     def _answer(self) -> None:
         import selfsup
 
+        question = self.a, self.b
+        if question == self._answered:  # two traits that change together are one question
+            return
+        self._answered = question
         found = {about: judge(self.a, self.b, about, *selfsup.load(name), world_pairs())
                  for about, name in self.models.items()}
         with self.hold_sync():
