@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 
 import pytest
@@ -224,6 +225,30 @@ def test_keys_move_the_slider_and_the_sentence_follows(open_page):
     assert said.inner_text().endswith("needs 256 labels for that; 64 are too few.")
     page.evaluate("models[0].set('labels', 64)")
     assert slider.input_value() == "1", "the kernel moves it too"
+
+
+def test_points_and_whiskers_stand_where_the_scores_are(open_page):
+    """Measured against the grid's own lines: a higher score is higher up, and no two starts share a place."""
+    widget = first(open_page())
+    texts = widget.locator("text").evaluate_all("(nodes) => nodes.map((n) => [n.textContent, +n.getAttribute('y')])")
+    ticks = [(float(text), y - 4) for text, y in texts if re.fullmatch(r"[01]\.\d", text)]
+    (low, low_y), (high, high_y) = min(ticks), max(ticks)
+    assert low < high and low_y > high_y, "the axis goes up"
+    height = lambda score: low_y + (score - low) / (high - low) * (high_y - low_y)  # noqa: E731
+    best = float(widget.locator(".ss-best").get_attribute("y1"))
+    assert best == pytest.approx(height(0.98), abs=0.5)
+    places = []
+    for way, curve in zip(("random", "full"), widget.locator("svg[role=img] .ss-curve").all()):
+        pairs = curve.locator("polyline").get_attribute("points").split()
+        xs, ys = zip(*([float(n) for n in pair.split(",")] for pair in pairs))
+        whiskers = curve.locator("path").evaluate_all("(nodes) => nodes.map((n) => n.getAttribute('d'))")
+        for labels, y, whisker in zip(NUMBERS, ys, whiskers):
+            found = scores("sentiment", way, labels)
+            assert y == pytest.approx(height(statistics.mean(found)), abs=0.5)
+            numbers = [float(n) for n in re.findall(r"[-\d.]+", whisker)]
+            assert [numbers[1], numbers[5]] == pytest.approx([height(min(found)), height(max(found))], abs=0.5)
+        places.append(xs)
+    assert all(abs(a - b) > 3 for a, b in zip(*places)), "one start's whiskers hide the other's"
 
 
 def test_the_line_stands_above_the_sliders_thumb(open_page):

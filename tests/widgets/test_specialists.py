@@ -138,7 +138,7 @@ def test_an_adapter_changes_what_it_names_and_shares_the_rest(run_node, folder):
     """
     *same, message, missing = run_node(code, str(folder))
     assert same == [True] * 5 and message == "the adapter is not of this model"
-    assert missing == "the adapter's file has nothing for bert.encoder.layer.1.attention.self.key"
+    assert missing.endswith("bert.encoder.layer.1.attention.self.key.lora_B.weight is missing")
 
 
 def test_the_span_is_cut_out_of_the_text(run_node):
@@ -207,7 +207,8 @@ def test_traits_that_change_together_are_one_question(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "state", [{"text": "x" * 20_000}, {"query": 3}, {"example": 6}, {"example": -1}, {"example": True}]
+    "state",
+    [{"text": "x" * 20_000}, {"text": "a \ud83d b"}, {"query": 3}, {"example": 6}, {"example": -1}, {"example": True}],
 )
 def test_a_refused_question_gives_the_old_one_back(folder, monkeypatch, state):
     widget, sent = Specialists(), []
@@ -218,6 +219,23 @@ def test_a_refused_question_gives_the_old_one_back(folder, monkeypatch, state):
     assert sent[0] == {name: before[name] for name in ("statement", *state)}, "the page hears first what stands"
     assert [*sent[-1]] == ["answered"] and len(sent) == 3
     assert widget.note and widget.answered == 2
+
+
+def test_an_answer_that_fails_gives_the_old_question_back_and_may_be_asked_again(folder, monkeypatch):
+    widget, broken = Specialists(), [True]
+    before = widget.get_state(("text", "words"))
+
+    def consult_or_fail(*question):
+        if broken:
+            raise ValueError("the file is damaged")
+        return consult(*question)
+
+    monkeypatch.setattr(module, "consult", consult_or_fail)
+    widget.set_state({"text": "She was sad."})
+    assert widget.note == "the file is damaged" and widget.get_state(("text", "words")) == before
+    broken.clear()
+    widget.set_state({"text": "She was sad."})
+    assert widget.words == ["She", "was", "sad", "."] and not widget.note
 
 
 @pytest.mark.parametrize(
@@ -261,6 +279,29 @@ def settled(page, act) -> dict:
     act()
     page.wait_for_function(SETTLED, arg=count)
     return state(page)
+
+
+def test_a_late_answer_of_the_kernel_is_not_shown_at_another_text(browser, address, make_site, serve, tmp_path):
+    index = make_site(tmp_path / "pages", Specialists()) / "index.html"
+    index.write_text(index.read_text(encoding="utf8").replace(' data-content_root="./"', ""), encoding="utf8")
+    page = browser.new_page()
+    page.goto(serve(index.parent))
+    page.wait_for_function("window.ready")
+    page.get_by_label("Your text").fill("She was sad.")
+    page.wait_for_function("models[0].get('text') === 'She was sad.'")
+    page.get_by_label("Your text").fill("On the farm there was a turtle.")
+    page.wait_for_function("models[0].get('text').startsWith('On')")
+    late = {"words": ["She", "was", "sad", "."], "tags": [["PRON", 1.0]] * 4, "found": {"span": [0, 1], "p": 0.9},
+            "answered": 9}  # fmt: skip
+    give = "(traits) => { for (const [name, value] of Object.entries(traits)) models[0].set(name, value); }"
+    shown = page.locator(".ss-passage").inner_text()
+    page.evaluate(give, late)
+    assert page.locator(".ss-passage").inner_text() == shown and page.locator("[aria-busy=true]").count() == 1
+    words = ["On", "the", "farm", "there", "was", "a", "turtle", "."]
+    own = {"words": words, "tags": [["NOUN", 1.0]] * 8, "found": {"span": [5, 7], "p": 0.9}, "answered": 10}
+    page.evaluate(give, own)
+    assert page.locator("mark").inner_text() == "a turtle" and page.locator("[aria-busy=true]").count() == 0
+    page.close()
 
 
 def test_typing_choosing_and_buttons(open_page):

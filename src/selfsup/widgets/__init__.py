@@ -212,6 +212,15 @@ def _impossible(position: int, words: list[tuple[str, list[int]]]) -> str:
     return f"{IMPOSSIBLE} “{_clip(words[position][0])}” (word {position + 1}) cannot {cannot}."
 
 
+def checked_text(text: str) -> str:
+    """The text, if a widget can take it."""
+    if len(text) > LONGEST_SENTENCE:
+        raise BadQuestion(f"the text has {len(text)} characters: give at most {LONGEST_SENTENCE}")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadQuestion("the text has half of a character that takes two: type that character again")
+    return text
+
+
 class MaskPlayground(anywidget.AnyWidget):
     """A sentence whose words the reader masks, with what a model predicts for them beside the exact truth.
 
@@ -321,10 +330,7 @@ class MaskPlayground(anywidget.AnyWidget):
 
     @t.validate("sentence")
     def _check_sentence(self, proposal) -> str:
-        length = len(proposal["value"])
-        if length > LONGEST_SENTENCE:
-            raise BadQuestion(f"the text has {length} characters: give at most {LONGEST_SENTENCE}")
-        return proposal["value"]
+        return checked_text(proposal["value"])
 
     @t.validate("touched")
     def _check_touched(self, proposal) -> list[dict]:

@@ -287,18 +287,25 @@ export class Bert {
 
   /** This model with the adapter and the head in `tensors` (see adapters.py): it shares all that they do not change. */
   adapted(tensors) {
+    const left = new Map(Object.entries(tensors));
+    const take = (name) => {
+      const tensor = left.get(name);
+      if (!left.delete(name)) throw new Error(`the adapter is not of this model: ${name} is missing`);
+      return tensor;
+    };
     const model = Object.assign(Object.create(Bert.prototype), this);
     model.layers = this.layers.map((layer, i) => {
       const parts = Object.entries(LINEAR).map(([part, name]) => {
-        const place = `bert.encoder.layer.${i}.${name}`;
-        const [a, b] = ["A", "B"].map((which) => tensors[`${place}.lora_${which}.weight`]);
-        if (!a || !b) throw new Error(`the adapter's file has nothing for ${place}`);
+        const [a, b] = ["A", "B"].map((which) => take(`bert.encoder.layer.${i}.${name}.lora_${which}.weight`));
         return [part, merged(layer[part], a, b)];
       });
       return { ...layer, ...Object.fromEntries(parts) };
     });
-    const { data: weight, shape: [outputs, inputs] } = tensors["head.weight"];
-    model.head = { weight, bias: tensors["head.bias"].data, inputs, outputs };
+    const { data: weight, shape: [outputs, inputs] } = take("head.weight"), { data: bias } = take("head.bias");
+    if (left.size || inputs !== this.width || bias.length !== outputs) {
+      throw new Error(`the adapter is not of this model: ${left.keys().next().value ?? "its head"} does not fit`);
+    }
+    model.head = { weight, bias, inputs, outputs };
     return model;
   }
 

@@ -11,7 +11,7 @@ import traitlets as t
 from ..corpora import tinyworld
 from ..corpora.tinyworld.corpus import HELD_OUT_SEED
 from ..corpora.tinyworld.pairs import NEGATIVES, Pairs
-from . import HERE, IMPOSSIBLE, LONGEST_SENTENCE, BadQuestion, _quote, front_end
+from . import HERE, IMPOSSIBLE, _quote, checked_text, front_end
 
 if TYPE_CHECKING:
     import torch
@@ -116,9 +116,7 @@ class PairPlayground(anywidget.AnyWidget):
 
     @t.validate("a", "b")
     def _check_sentence(self, proposal) -> str:
-        if len(proposal["value"]) > LONGEST_SENTENCE:
-            raise BadQuestion(f"the text has {len(proposal['value'])} characters: give at most {LONGEST_SENTENCE}")
-        return proposal["value"]
+        return checked_text(proposal["value"])
 
     @t.observe("a", "b")
     def _asked(self, change) -> None:

@@ -28,14 +28,20 @@ export function readLink(fragment, anchor) {
   return found;
 }
 
+/** Where each word stands in the text, [from, to]; null where they are not the words of this text. */
+function placesOf(text, words) {
+  const places = [];
+  for (const word of words) {
+    const from = text.indexOf(word, places.at(-1)?.[1]);
+    if (from < 0) return null;
+    places.push([from, from + word.length]);
+  }
+  return places;
+}
+
 /** The text cut before and after the words from first to last + 1: [before, span, after]. */
 export function cut(text, words, [first, end]) {
-  let at = 0;
-  const places = words.map((word) => {
-    const from = text.indexOf(word, at);
-    at = from + word.length;
-    return [from, at];
-  });
+  const places = placesOf(text, words);
   const [from, to] = [places[first][0], places[end - 1][1]];
   return [text.slice(0, from), text.slice(from, to), text.slice(to)];
 }
@@ -204,7 +210,10 @@ function render({ model, el }) {
   };
 
   const changed = () => { showQuestion(); if (onPage) askEngine(); };
-  const answered = () => { showQuestion(); showAnswer(); };
+  const answered = () => {
+    showQuestion();
+    if (placesOf(model.get("text"), model.get("words"))) showAnswer(); // else a newer text is being read
+  };
   const noted = () => say(model.get("note"));
   for (const name of QUESTION) model.on(`change:${name}`, changed);
   model.on("change:example", showQuestion);

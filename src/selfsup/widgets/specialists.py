@@ -16,7 +16,7 @@ from ..corpora.tinyworld import Impossible, Language
 from ..corpora.tinyworld.corpus import HELD_OUT_SEED
 from ..corpora.tinyworld.tasks import QUESTIONS, STATEMENTS, TASKS, answer_spans, forms, kinds_of, statements
 from ..finetuning import span_scores
-from . import HERE, IMPOSSIBLE, LONGEST_SENTENCE, MOST_WORDS, BadQuestion, _impossible, _quote, front_end
+from . import HERE, IMPOSSIBLE, MOST_WORDS, BadQuestion, _impossible, _quote, checked_text, front_end
 
 MOST_OF_A_LINE = 20  # words of a statement or a question; worker.mjs has the same
 
@@ -168,16 +168,14 @@ class Specialists(anywidget.AnyWidget):
         asked = {name: value for name, value in sync_data.items() if name in self.QUESTION}
         try:
             super().set_state(asked)
-        except t.TraitError as error:
+        except (t.TraitError, ValueError, OSError) as error:
             self.send_state(list(asked))
             self.note = str(error)
             self.answered += 1
 
     @t.validate("text", "statement", "query")
     def _check_text(self, proposal) -> str:
-        if len(proposal["value"]) > LONGEST_SENTENCE:
-            raise BadQuestion(f"the text has {len(proposal['value'])} characters: give at most {LONGEST_SENTENCE}")
-        return proposal["value"]
+        return checked_text(proposal["value"])
 
     @t.validate("examples")
     def _check_examples(self, proposal) -> list[dict]:
@@ -195,12 +193,19 @@ class Specialists(anywidget.AnyWidget):
             self._answer()
 
     def _answer(self) -> None:
-        question = self.text, self.statement, self.query
+        question = {name: getattr(self, name) for name in ("text", "statement", "query")}
         if question == self._answered:  # several traits that change together are one question
             return
-        self._answered = question
-        specialists = {task: _specialist(task) for task in TASKS}
-        told = consult(self.text, self.statement, self.query, specialists, tinyworld.load("world"))
+        before, self._answered = self._answered, question
+        try:
+            specialists = {task: _specialist(task) for task in TASKS}
+            told = consult(*question.values(), specialists, tinyworld.load("world"))
+        except (ValueError, OSError):
+            self._answered = before
+            with self.hold_trait_notifications():
+                for name, value in (before or {}).items():
+                    setattr(self, name, value)
+            raise
         with self.hold_sync():
             for trait, value in told.items():
                 setattr(self, trait, value)
