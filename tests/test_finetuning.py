@@ -265,9 +265,3 @@ def test_one_score_for_each_kind_of_task(village):
         else:
             expected = answer_scores(model, batch, examples)["f1"] if not classes else accuracy(model, batch, labels)
         assert score(model, batch, labels, examples, classes) == expected
-
-
-def test_sentiment_is_of_texts_that_tell(village):
-    for one in TASKS["sentiment"](village, 30, 4):
-        chance = dict(zip(("good", "bad"), village.register(one.first, "mood")))
-        assert chance[("bad", "good")[one.gold]] >= 0.95

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import count, islice
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,12 @@ class Example:
 def sentiment(language: Language, n: int, seed: int, longest: int | None = None, sure: float = 0.95) -> list[Example]:
     """n texts that tell how their story ends, badly (0) or well (1): the exact rules are at least `sure` of it.
 
-    longest: words of a text at most, here and below.
+    longest: words of a text at most, here and below. Raises ValueError for an n below 1, a `sure` outside 0.5 to 1, or
+    a `longest` that hardly any text keeps.
     """
+    _check(n)
+    if not 0.5 <= sure <= 1:
+        raise ValueError(f"sure is {sure!r}, but must be from 0.5, a guess, to 1, no doubt at all")
     good, found = SENTIMENTS.index("good"), []
     values = language.data["registers"][_number(language, "mood")]["values"]
     for document in _stories(language, seed, longest):
@@ -95,6 +100,7 @@ def sentiment(language: Language, n: int, seed: int, longest: int | None = None,
 
 def tags(language: Language, n: int, seed: int, longest: int | None = None) -> list[Example]:
     """n texts with the part of speech of every word."""
+    _check(n)
     return [Example(d.tokens, (), d.pos) for d in islice(_stories(language, seed, longest), n)]
 
 
@@ -103,6 +109,7 @@ def entailment(language: Language, n: int, seed: int, longest: int | None = None
 
     Of each kind of statement all three are equally frequent (to within one), so the statement alone tells nothing.
     """
+    _check(n)
     rng, counts, found = np.random.default_rng([seed, 1]), Counter(), []
     for document in _stories(language, seed, longest):
         kind = str(rng.choice(kinds_of(language, document.topic, STATEMENTS)))
@@ -149,8 +156,12 @@ def questions(
 ) -> list[Example]:
     """n questions and the texts that answer them, a share `unanswerable` of them not.
 
-    An answer is the phrase around a word, wherever the text says it, as in SQuAD 2.0 (Rajpurkar et al. 2018).
+    An answer is the phrase around a word, wherever the text says it, as in SQuAD 2.0 (Rajpurkar et al. 2018). Raises
+    ValueError for a share that is not from 0 to 1.
     """
+    _check(n)
+    if not 0 <= unanswerable <= 1:
+        raise ValueError(f"unanswerable is {unanswerable!r}, but is a share of the questions: give 0 to 1")
     rng, found = np.random.default_rng([seed, 2]), []
     wanted = [bool(rng.random() >= unanswerable) for _ in range(n)]
     for document in _stories(language, seed, longest):
@@ -166,17 +177,34 @@ TASKS = {"sentiment": sentiment, "tags": tags, "entailment": entailment, "questi
 
 
 def classes_of(task: str, language: Language) -> tuple[str, ...]:
-    """What the numbers of a task's labels stand for; nothing for `questions`, whose labels are places."""
+    """What the numbers of a task's labels stand for; nothing for `questions`, whose labels are places.
+
+    Raises ValueError for a task that is none of TASKS.
+    """
+    if task not in TASKS:
+        raise ValueError(f"there is no task {task!r}: choose one of {', '.join(TASKS)}")
     tags = tuple(sorted(set(language.data["pos"]) | {"PART"}))
     return {"sentiment": SENTIMENTS, "tags": tags, "entailment": RELATIONS, "questions": ()}[task]
 
 
 def _stories(language: Language, seed: int, longest: int | None) -> Iterator[Document]:
-    """Runs of sentences, as many as are asked for, of at most `longest` words."""
+    """Runs of sentences, as many as are asked for, of at most `longest` words.
+
+    Raises ValueError when none of the first 2,000 is so short.
+    """
+    found = False
     for chunk in count():
         for document in language.documents(500, [seed, chunk], whole=False):
             if longest is None or len(document.tokens) <= longest:
+                found = True
                 yield document
+        if chunk == 3 and not found:
+            raise ValueError(f"none of 2,000 texts has at most {longest} words: allow longer ones")
+
+
+def _check(n: int) -> None:
+    if not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"n is {n!r}, but must be a whole number of at least 1: it counts the examples")
 
 
 def _number(language: Language, register: str) -> int:
