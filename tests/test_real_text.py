@@ -41,7 +41,7 @@ def write_files(folder):
 
 
 def forget():
-    for cached in (annotated.find_data, annotated.read):
+    for cached in (annotated._get, annotated.read):
         cached.cache_clear()
     for name in annotated.CORPORA.values():
         if "_unload" in vars(getattr(nltk.corpus, name)):
@@ -53,6 +53,8 @@ def place(tmp_path, monkeypatch):
     """The one folder where NLTK looks, empty at first, without a network."""
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     monkeypatch.setattr(annotated, "_ask", lambda: 1 / 0)
+    made = {name: sum(file.startswith(name) for file in FILES) for name in annotated.FILES}
+    monkeypatch.setattr(annotated, "FILES", {name: (*annotated.FILES[name][:2], made[name]) for name in made})
     forget()
     yield tmp_path
     forget()
@@ -102,6 +104,31 @@ def test_a_download_that_was_cut_short_is_no_data(data):
     forget()
     zipped.write_bytes(zipped.read_bytes()[:100])
     assert "(rte)" in annotated.find_data()
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.parametrize("name", annotated.CORPORA.values())
+def test_a_folder_that_lacks_files_is_no_data(data, name, kept):
+    files = sorted(path for path in (data / "corpora" / name).rglob("*") if path.is_file())
+    for path in files[kept:-1]:
+        path.unlink()
+    files[-1].write_text("")  # and an empty file is none
+    assert f"({name})" in annotated.find_data()
+
+
+def test_what_the_reader_downloads_later_is_found(place, monkeypatch):
+    asked = []
+    monkeypatch.setattr(annotated, "_ask", lambda: asked.append(1) or 1 / 0)
+    assert annotated.find_data() == annotated.find_data() != ""
+    assert len(asked) == 1, "the server is asked once"
+    write_files(place)
+    assert annotated.find_data() == "" and len(annotated.read("rte")[0]) == 3
+
+
+def test_other_tasks_are_refused(data):
+    for ask in (annotated.read, annotated.classes_of):
+        with pytest.raises(ValueError, match="no task 'tags' of real text: choose one of polarity, rte, treebank"):
+            ask("tags")
 
 
 def test_downloads_what_is_missing_once(place, monkeypatch):

@@ -19,11 +19,15 @@ from .tinyworld.tasks import Example
 
 CORPORA = {"polarity": "sentence_polarity", "rte": "rte", "treebank": "treebank"}  # the tasks, and NLTK's name of each
 TASKS = tuple(CORPORA)
+FILES = {  # of each data set: the folder that NLTK reads, the form of its files' names, and how many there are
+    "sentence_polarity": ("sentence_polarity", r"rt-polarity\.(neg|pos)", 2),
+    "rte": ("rte", r"rte\d_(dev|test)\.xml", 6),
+    "treebank": ("treebank/combined", r"wsj_\d+\.mrg", 199),
+}
 JUDGED = 600  # at most so many texts to judge by
 LONGEST = 50  # words of a tagged sentence
 
 
-@cache
 def find_data(patience: float = 3.0) -> str:
     """Why NLTK's data cannot be read, in a few words; "" when they can.
 
@@ -31,28 +35,40 @@ def find_data(patience: float = 3.0) -> str:
     """
     if importlib.util.find_spec("nltk") is None:
         return "NLTK is not installed"
-    missing = [name for name in CORPORA.values() if not _is_here(name)]
-    if missing:
-        asked = _within(patience, _ask)
-        if asked:
-            _within(60.0, lambda: _download(missing))
-        missing = [name for name in missing if not _is_here(name)]
-        if missing:
-            return f"NLTK's data are not here ({', '.join(missing)}), and " + (
-                "they could not be downloaded" if asked else "its server is out of reach")
+    if not _missing():
+        return ""
+    answered = _get(patience)
+    if missing := _missing():
+        return f"NLTK's data are not here ({', '.join(missing)}), and " + (
+            "they could not be downloaded" if answered else "its server is out of reach")
     return ""
 
 
-def _is_here(name: str) -> bool:
-    import nltk
+@cache
+def _get(patience: float) -> bool:
+    """Download what is missing; whether NLTK's server answered at all."""
+    answered, missing = _within(patience, _ask), _missing()
+    if answered:
+        _within(60.0, lambda: _download(missing))
+    return answered
 
-    for place in (f"corpora/{name}", f"corpora/{name}.zip"):
+
+def _missing() -> list[str]:
+    return [name for name in CORPORA.values() if not _is_here(name)]
+
+
+def _is_here(name: str) -> bool:
+    """Whether all files of a data set are where NLTK reads them: in its folder, or else in its zip."""
+    import nltk
+    from nltk.corpus.reader.util import find_corpus_fileids
+
+    folder, form, count = FILES[name]
+    for place in (f"corpora/{folder}", f"corpora/{name}.zip/{folder}/"):
         try:
-            found = nltk.data.find(place)
-        except (LookupError, OSError, zipfile.BadZipFile):
+            root = nltk.data.find(place)
+            return sum(root.join(file).file_size() > 0 for file in find_corpus_fileids(root, form)) >= count
+        except (LookupError, OSError, zipfile.BadZipFile):  # a download that was cut short is no zip
             continue
-        if not place.endswith(".zip") or zipfile.is_zipfile(str(found)):  # a download that was cut short is no zip
-            return True
     return False
 
 
@@ -88,6 +104,11 @@ def _download(names: Sequence[str]) -> None:
         nltk.download(name, quiet=True, print_error_to=io.StringIO())
 
 
+def _check(task: str) -> None:
+    if task not in TASKS:
+        raise ValueError(f"there is no task {task!r} of real text: choose one of {', '.join(TASKS)}")
+
+
 @cache
 def read(task: str) -> tuple[list[Example], list[Example]]:
     """The labelled texts to learn from, and those to judge by, in an order that is always the same.
@@ -95,8 +116,9 @@ def read(task: str) -> tuple[list[Example], list[Example]]:
     polarity: sentences of film reviews, bad (0) or good (1) (Pang and Lee 2005). rte: a text and a statement that
     follows from it (1) or not (0): the development and the test sets of three years (Dagan et al. 2006, and later).
     treebank: sentences of a newspaper and the part of speech of each word (Marcus et al. 1993); the last quarter of the
-    files to judge by. Raises ValueError when the data are not here.
+    files to judge by. Raises ValueError for another task, and when the data are not here.
     """
+    _check(task)
     if why := find_data():
         raise ValueError(f"{why}: get them with nltk.download, or show what is recorded")
     from nltk import corpus
@@ -135,7 +157,8 @@ def mixed(examples: Sequence[Any], seed: int) -> list[Any]:
 
 
 def classes_of(task: str) -> tuple[Any, ...]:
-    """What the numbers of a task's labels stand for."""
+    """What the numbers of a task's labels stand for; raises ValueError for a task that is none of TASKS."""
+    _check(task)
     if task != "treebank":
         return ("bad", "good") if task == "polarity" else ("does not follow", "follows")
     return tuple(sorted({tag for part in read(task) for one in part for tag in one.gold}))
