@@ -118,6 +118,23 @@ def test_checkpoints_with_more_heads_and_old_names_open_here(tokenizer, tmp_path
     assert (expected - ours(**inputs)).abs().max() < 1e-5, "bert-base-uncased has these names and these heads"
 
 
+def test_the_first_berts_say_neither_their_type_nor_their_epsilon(tokenizer, tmp_path, inputs):
+    shape = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=4, intermediate_size=24)
+    theirs = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **shape)).eval()
+    theirs.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    kept = {"hidden_act", "initializer_range", "hidden_dropout_prob", "attention_probs_dropout_prob", "vocab_size",
+            "type_vocab_size", "max_position_embeddings", *shape}
+    config = {name: value for name, value in json.loads(file.read_text()).items() if name in kept}
+    file.write_text(json.dumps(config))
+    ours, _ = load_pretrained(tmp_path)
+    assert ours.config.norm_eps == BertConfig().layer_norm_eps
+    assert (theirs(**inputs).logits - ours(**inputs)).abs().max() < 1e-5, "we read other logits"
+    file.write_text(json.dumps(config | {"architectures": ["RobertaForMaskedLM"]}))
+    assert "what model it is of" in refusal(tmp_path)
+
+
 def refusal(folder):
     """The one line with which `load_pretrained` refuses a folder."""
     with pytest.raises(ValueError) as error:

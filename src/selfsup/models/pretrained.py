@@ -87,16 +87,21 @@ def hugging_face_config(config: EncoderConfig, architecture: str = "BertForMaske
 
 
 def read_config(config: dict) -> EncoderConfig:
-    """The shape in the config.json of a Hugging Face BERT; raises ValueError for a model that ours is not."""
-    if not isinstance(config, dict) or "model_type" not in config:
-        raise ValueError("the configuration does not say what model it is of")
-    if config["model_type"] != "bert":
+    """The shape in the config.json of a Hugging Face BERT; raises ValueError for a model that ours is not.
+
+    The first BERTs on the hub have neither a model_type nor a layer_norm_eps, which was 1e-12 in all of them.
+    """
+    config = {"layer_norm_eps": 1e-12, **config} if isinstance(config, dict) else {}
+    missing = [theirs for theirs in _CONFIG.values() if theirs not in config]
+    if "model_type" not in config:
+        if missing or not all(name.startswith("Bert") for name in config.get("architectures") or ()):
+            raise ValueError("the configuration does not say what model it is of")
+    elif config["model_type"] != "bert":
         raise ValueError(f"it holds a model of type {config['model_type']!r}: only 'bert' can be read")
     only = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
     for name, value in only.items():
         if config.get(name, value) != value:
             raise ValueError(f"its {name} is {config[name]!r}: only {value!r} can be read")
-    missing = [theirs for theirs in _CONFIG.values() if theirs not in config]
     if missing:
         raise ValueError(f"the configuration does not say {', '.join(missing)}")
     return EncoderConfig(**{ours: config[theirs] for ours, theirs in _CONFIG.items()})
