@@ -56,8 +56,15 @@ def test_a_record_can_be_made_again(tmp_path):
     assert [set(run) for run in made["runs"]] == [set(run) for run in kept["runs"]]
 
 
-@pytest.mark.parametrize("arguments, why", [(["nothing"], "invalid choice"), (["rates", "--steps", "0"], "steps = 0")])
-def test_bad_arguments_are_refused_in_one_line(capsys, arguments, why):
+@pytest.mark.parametrize("arguments, why", [
+    (["nothing"], "invalid choice"),
+    (["rates", "--steps", "0"], "steps = 0"),
+    (["curves", "--steps", "2"], "curves has none: leave it out"),
+    (["adapters", "--output", "elsewhere.json"], "writes over the shipped adapters"),
+])  # fmt: skip
+def test_bad_arguments_are_refused_in_one_line(capsys, arguments, why, monkeypatch):
+    records = {name: (lambda _: 1 / 0, recipe) for name, (_, recipe) in runs.RECORDS.items()}
+    monkeypatch.setattr(runs, "RECORDS", records)  # nothing is made
     with pytest.raises(SystemExit) as stop:
         runs.main(arguments)
     assert stop.value.code == 2 and why in capsys.readouterr().err

@@ -225,7 +225,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.models and options.name != "pairs":
         parser.error(f"--models keeps the models of the record pairs, not of {options.name}")
+    if options.output and options.name == "adapters":
+        parser.error("adapters writes over the shipped adapters wherever its record goes: leave --output out")
     make, recipe = RECORDS[options.name]
+    if options.steps is not None and not recipe:
+        parser.error(f"--steps shortens the recipe of a record, and {options.name} has none: leave it out")
     command = f"python -m selfsup.recorded {options.name}"
     about = {"weights": weights_digest(MODELS.get(options.name, "tinyworld-bert"))}
     if recipe:
