@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from selfsup import adapters
-from selfsup.adapters import LowRank, add_adapters
+from selfsup.adapters import LowRank, add_adapters, save_adapter
 from selfsup.corpora import tinyworld
 from selfsup.corpora.tinyworld.tasks import TASKS, classes_of
 from selfsup.finetuning import as_batch, fine_tune, with_head
@@ -54,6 +56,58 @@ def test_an_adapter_is_the_merged_matrix():
     assert torch.allclose(adapter(x), x @ merged.T + layer.bias, atol=1e-5)
 
 
+def encoder():
+    torch.manual_seed(0)
+    return Encoder(EncoderConfig(50, layers=1, width=16, heads=2, feed_forward=32))
+
+
+@pytest.mark.parametrize("rank", [0, -1, 2.5, "8"])
+def test_an_adapter_needs_a_rank(rank):
+    untouched = encoder()
+    with pytest.raises(ValueError, match="rank is .* at least 1"):
+        add_adapters(untouched, rank)
+    assert all(p.requires_grad for p in untouched.parameters()), "what is refused is left as it was"
+
+
+def test_adapters_go_once_into_an_encoder():
+    model = with_head(encoder(), "tags", ["a", "b"])
+    with pytest.raises(ValueError, match="a Tagger came.*give the model's .encoder"):
+        add_adapters(model)
+    assert all(p.requires_grad for p in model.parameters())
+    add_adapters(model.encoder)
+    with pytest.raises(ValueError, match="adapters already"):
+        add_adapters(model.encoder)
+
+
+def test_an_adapter_is_where_its_layer_is_and_begins_alike_everywhere():
+    adapters = []
+    for kind in ({}, {"dtype": torch.bfloat16}, {"device": "meta"}):
+        layer = torch.nn.Linear(5, 3).to(**kind)
+        torch.manual_seed(0)
+        adapters.append(LowRank(layer, 2))
+        for matrix in (adapters[-1].up, adapters[-1].down):
+            assert (matrix.dtype, matrix.device) == (layer.weight.dtype, layer.weight.device) and matrix.is_leaf
+    assert torch.equal(adapters[1].down, adapters[0].down.bfloat16())
+    torch.manual_seed(0)
+    assert torch.equal(adapters[0].down, torch.randn(2, 5) / 5**0.5)
+
+
+def test_what_was_not_learned_or_is_not_finite_is_not_saved(tmp_path):
+    model = with_head(encoder(), "tags", ["a", "b"])
+    with pytest.raises(ValueError, match="nothing in the model requires a gradient"):
+        save_adapter(model.requires_grad_(False), tmp_path / "tags.safetensors")
+    add_adapters(model.encoder)
+    model.head.requires_grad_(True)
+    torch.nn.init.constant_(model.head.bias, 1e6)  # finite, but not in float16
+    with pytest.raises(ValueError, match="head.bias holds numbers that are not finite in float16"):
+        save_adapter(model, tmp_path / "tags.safetensors")
+    assert not [*tmp_path.iterdir()]
+    torch.nn.init.zeros_(model.head.bias)
+    save_adapter(model, str(tmp_path / "tags.safetensors"), rank=np.int64(8))
+    with safe_open(tmp_path / "tags.safetensors", "pt") as opened:
+        assert opened.metadata() == {"rank": "8"}
+
+
 @pytest.fixture
 def saved(tmp_path, monkeypatch, village):
     """(model, file) of a random adapter for tags, which `specialist` finds."""
@@ -70,7 +124,7 @@ def saved(tmp_path, monkeypatch, village):
         if p.requires_grad:
             torch.nn.init.normal_(p)
     file = tmp_path / "tinyworld-nsp" / "adapters" / "tags.safetensors"
-    adapters.save_adapter(model, file, rank=3, classes=classes)
+    save_adapter(model, file, rank=3, classes=classes)
     return model, file
 
 
@@ -103,6 +157,10 @@ def test_an_adapter_is_written_and_read(saved, village):
         ({}, {"head.bias": None}, r"head.bias is missing, not \(13,\)"),
         ({}, {"head.weight": torch.zeros(13, 32)}, r"head.weight is \(13, 32\), not \(13, 64\)"),
         ({}, {"bert.encoder.layer.9.output.dense.lora_A.weight": torch.zeros(3, 256)}, "9.* not expected"),
+        ({}, {"head.bias": torch.full((13,), torch.nan)}, "head.bias that are not finite"),
+        ({"task": '"sentiment"'}, {}, "is an adapter for 'sentiment', not for 'tags'"),
+        ({"classes": json.dumps(["NOUN"] * 13)}, {}, "each needs a name of its own"),
+        ({"classes": json.dumps([*range(13)])}, {}, "each needs a name of its own"),
     ],
 )
 def test_a_file_that_is_no_adapter_of_the_model_is_refused(saved, village, about, tensors, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ class LowRank(nn.Module):
     def __init__(self, layer: nn.Linear, rank: int):
         super().__init__()
         self.layer = layer.requires_grad_(False)
-        self.down = nn.Parameter(torch.randn(rank, layer.in_features) / layer.in_features**0.5)
-        self.up = nn.Parameter(torch.zeros(layer.out_features, rank))  # so that it begins as no change at all
+        down = torch.randn(rank, layer.in_features) / layer.in_features**0.5
+        self.down = nn.Parameter(down.to(layer.weight))  # where the layer is, and as it is
+        self.up = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))  # it begins as no change at all
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., inputs) -> (..., outputs)."""
@@ -32,7 +34,11 @@ class LowRank(nn.Module):
 
 
 def add_adapters(encoder: Encoder, rank: int = 8) -> None:
-    """Freeze the encoder, in place, and put a `LowRank` around every linear layer of its blocks."""
+    """Freeze the encoder, in place, and put a `LowRank` around every linear layer of its blocks.
+
+    Raises ValueError for what is no encoder or has adapters already, and for a rank below 1.
+    """
+    _check(encoder, rank)
     encoder.requires_grad_(False)
     for block in encoder.blocks:
         for name in ("query", "key", "value", "output"):
@@ -41,17 +47,38 @@ def add_adapters(encoder: Encoder, rank: int = 8) -> None:
             block.feed_forward[place] = LowRank(block.feed_forward[place], rank)
 
 
-def save_adapter(model: nn.Module, file: Path, **about: Any) -> None:
-    """Write what was learned beside a frozen encoder, adapters and head, as float16; about: said in the file."""
-    tensors = {_name(ours): p.detach().half().contiguous() for ours, p in model.named_parameters() if p.requires_grad}
+def _check(encoder: Encoder, rank: int) -> None:
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"a {type(encoder).__name__} came, but adapters go into an encoder: give the model's .encoder")
+    if any(isinstance(part, LowRank) for part in encoder.modules()):
+        raise ValueError("the encoder has adapters already: load it anew to give it others")
+    if not isinstance(rank, Integral) or rank < 1:
+        raise ValueError(f"rank is {rank!r}, but must be a whole number of at least 1: 8 is usual")
+
+
+def save_adapter(model: nn.Module, file: str | Path, **about: Any) -> None:
+    """Write what was learned beside a frozen encoder, adapters and head, as float16; about: said in the file.
+
+    Raises ValueError for a model in which nothing learns, and for numbers that are not finite in float16.
+    """
+    file = Path(file)
+    learned = {_name(ours): p.detach() for ours, p in model.named_parameters() if p.requires_grad}
+    if not learned:
+        raise ValueError("nothing in the model requires a gradient, so nothing was learned: call add_adapters before")
+    tensors = {key: tensor.to("cpu", torch.float16).contiguous() for key, tensor in learned.items()}
+    if broken := [key for key, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{broken[0]} holds numbers that are not finite in float16, so nothing was saved: train anew")
+    # A number of numpy's becomes one of Python's.
+    metadata = {key: json.dumps(value, default=lambda number: number.item()) for key, value in about.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, save(tensors, metadata={key: json.dumps(value) for key, value in about.items()}))
+    write_atomically(file, save(tensors, metadata=metadata))
 
 
 def specialist(task: str, name: str = "tinyworld-bert") -> tuple[nn.Module, Any, tuple[str, ...]]:
     """A shipped encoder fine-tuned by adapters for a task, in evaluation mode, its tokenizer, and the classes.
 
-    Raises ValueError when there is none, or its file is damaged, says no rank or classes, or is of another model.
+    Raises ValueError when there is none, or its file is damaged, says no rank or classes, or is of another model or
+    task.
     """
     folder = CHECKPOINTS / name / "adapters"
     file = folder / f"{task}.safetensors"
@@ -68,6 +95,10 @@ def specialist(task: str, name: str = "tinyworld-bert") -> tuple[nn.Module, Any,
     rank, classes = about.get("rank"), about.get("classes")
     if type(rank) is not int or rank < 1 or not isinstance(classes, list):
         raise ValueError(f"{file} has rank {rank!r} and classes {classes!r}: give save_adapter a number and a list")
+    if about.get("task", task) != task:
+        raise ValueError(f"{file} is an adapter for {about['task']!r}, not for {task!r}: give it its own name")
+    if not all(isinstance(one, str) for one in classes) or len(set(classes)) < len(classes):
+        raise ValueError(f"{file} has classes {classes!r}, but each needs a name of its own: save it anew")
     model = with_head(pretrained.encoder, task, classes)
     add_adapters(model.encoder, rank)
     learned = {_name(ours): p for ours, p in model.named_parameters() if p.requires_grad}
@@ -75,6 +106,8 @@ def specialist(task: str, name: str = "tinyworld-bert") -> tuple[nn.Module, Any,
     if wrong := sorted(key for key in found | expected if found.get(key) != expected.get(key)):
         shapes = f"{wrong[0]} is {found.get(wrong[0], 'missing')}, not {expected.get(wrong[0], 'expected')}"
         raise ValueError(f"{file} is no adapter of {name} for {task!r} with rank {rank} ({shapes}): train it anew")
+    if broken := sorted(key for key, tensor in tensors.items() if not tensor.isfinite().all()):
+        raise ValueError(f"{file} holds numbers in {broken[0]} that are not finite: get it again or train it anew")
     with torch.no_grad():
         for key, parameter in learned.items():
             parameter.copy_(tensors[key])
