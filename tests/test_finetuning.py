@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from selfsup.finetuning import (
     pad,
     predict,
     score,
+    span_scores,
     tag_scores,
     with_head,
     word_counting_accuracy,
@@ -81,6 +83,39 @@ def test_equal_seeds_give_equal_weights():
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_it_is_adamw_at_a_rate_that_falls_to_zero_in_the_order_of_the_seed():
+    (texts, labels), steps, rate = batch(), 6, 1e-2
+    model, by_hand = classifier(), classifier()
+    fine_tune(model, texts, labels, steps=steps, batch_size=5, learning_rate=rate, seed=3)
+    generator = torch.Generator().manual_seed(3)
+    order = torch.cat([torch.randperm(12, generator=generator) for _ in range(3)])  # epochs, one after the other
+    optimizer = torch.optim.AdamW(by_hand.parameters())
+    for step, rows in enumerate(order[: 5 * steps].split(5)):
+        optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+        optimizer.zero_grad()
+        logits = by_hand(*(part[rows] for part in texts))
+        torch.nn.functional.cross_entropy(logits, labels[rows]).backward()
+        optimizer.step()
+    for (name, ours), other in zip(model.named_parameters(), by_hand.parameters()):
+        assert torch.allclose(ours, other, atol=1e-5), name
+
+
+def test_another_seed_gives_other_weights():
+    (texts, labels), weights = batch(), []
+    for seed in (0, 1):
+        model = classifier()
+        fine_tune(model, texts, labels, steps=3, batch_size=5, seed=seed)
+        weights.append(model.head.weight)
+    assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize("n, labelled, size", [(12, 11, 5), (11, 12, 5), (0, 0, 5), (12, 12, 0), (12, 12, -1)])
+def test_each_text_needs_a_label(n, labelled, size):
+    ((ids, mask), labels), model = batch(), classifier()
+    with pytest.raises(ValueError, match=f"{n} texts, {labelled} labels and a batch size of {size} came: give"):
+        fine_tune(model, (ids[:n], mask[:n]), labels[:labelled], batch_size=size)
+
+
 def test_each_epoch_sees_every_text_once():
     seen = []
 
@@ -107,17 +142,27 @@ def test_accuracy_is_the_share_of_right_answers():
 
 def test_fine_tuning_and_scoring_leave_the_mode_alone():
     (texts, labels), model = batch(), classifier()
+    long = torch.ones(2, 200, dtype=torch.long)  # more than the model takes
     for training in (True, False):
         model.train(training)
         fine_tune(model, texts, labels, steps=1)
         accuracy(model, texts, labels)
         assert model.training is training
+        for work in (lambda: fine_tune(model, (long, long), labels[:2]), lambda: predict(model, (long, long))):
+            with pytest.raises(ValueError, match="200 tokens"):
+                work()
+            assert model.training is training, "an error leaves the model in another mode"
 
 
 def test_counting_words_finds_the_word_that_tells_and_knows_no_order():
     (ids, mask), labels = batch()
     shuffled = ids.flip(1)
     assert word_counting_accuracy((ids, mask), labels, (shuffled, mask), labels) == 1.0
+    short = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 1]])  # the first text has one word
+    learned = torch.tensor([[5, 0, 0, 0], [6, 6, 6, 6]]), short
+    asked = torch.tensor([[6, 0, 0, 0], [5, 5, 5, 5]]), short
+    told = word_counting_accuracy(learned, torch.tensor([0, 1]), asked, torch.tensor([1, 0]))
+    assert told == 1.0, "padding counts as a word"
     unknown = torch.full_like(ids, 60)  # words that it never saw leave it with the commoner label
     assert word_counting_accuracy((ids[:5], mask[:5]), labels[:5], (unknown, mask), labels) == 0.5
 
@@ -155,6 +200,31 @@ def test_labels_stand_where_the_words_stand(village):
         as_batch(tagged, tokenizer, [tag for tag in classes if tag != "NOUN"])
 
 
+def test_classes_may_be_numbers_of_numpys(village):
+    examples = [Example(one.first, (), np.int64(one.gold)) for one in TASKS["sentiment"](village, 5, 1)]
+    _, labels = as_batch(examples, village.tokenizer)
+    assert labels.dtype == torch.long and labels.tolist() == [one.gold for one in examples]
+
+
+WORDS = ("the", "boat", "came", ".")
+TAGGED, ASKED = Example(WORDS, (), ("DET",) * 4), Example(("who", "came", "?"), WORDS, ((0, 2),))
+
+
+@pytest.mark.parametrize(("examples", "message"), [
+    ([], "no examples: give at least one"),
+    ([TAGGED, Example(WORDS, (), ("DET",) * 3)], "3 tags came for 4 words"),
+    ([Example(WORDS, (), ("DET",) * 5)], "5 tags came for 4 words"),
+    ([Example(WORDS, (), 0), Example(WORDS, WORDS, 1)], "some examples have a second text and some have none"),
+    ([Example(WORDS, WORDS, 0), Example(WORDS, (), 1)], "some examples have a second text and some have none"),
+    ([ASKED, Example(WORDS, WORDS, ((3, 5),))], r"an answer is at \(3, 5\) of a text of 4 words"),
+    ([Example(WORDS, WORDS, ((-1, 2),))], r"an answer is at \(-1, 2\)"),
+    ([Example(WORDS, WORDS, ((0, 1), (2, 2)))], r"an answer is at \(2, 2\)"),
+])  # fmt: skip
+def test_examples_that_do_not_fit_are_refused(village, examples, message):
+    with pytest.raises(ValueError, match=message):
+        as_batch(examples, village.tokenizer, ["DET"])
+
+
 def test_labels_of_words_need_one_token_a_word(village):
     letters = " ".join("abcdefghijklmnopqrstuvwxyz")
     pieces = train_wordpiece([f"{letters} the . , ! ?"], 60, min_frequency=1)
@@ -174,6 +244,36 @@ def test_best_span_equals_trying_them_all():
     for row, found in enumerate(best_spans(logits, types, longest=3).tolist()):
         spans = [(0, 0), *((a, b) for a in range(5, 11) for b in range(a, min(a + 3, 11)))]
         assert tuple(found) == max(spans, key=lambda s: logits[row, 0, s[0]] + logits[row, 1, s[1]])
+
+
+def test_an_answer_has_eight_words_at_most_and_is_found_on_any_device():
+    logits, types = torch.zeros(1, 2, 20), torch.zeros(1, 20, dtype=torch.long)
+    types[:, 5:] = 1
+    logits[0, 0, 5], logits[0, 1, 13], logits[0, 1, 12] = 10.0, 10.0, 5.0
+    assert best_spans(logits, types).tolist() == [[5, 12]], "nine words are too many, eight are not"
+    assert span_scores(logits.to("meta"), types.to("meta")).device.type == "meta"
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor as on a GPU: NumPy cannot have it before it is fetched."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def numpy(self):
+        raise TypeError("this tensor is on another device")
+
+
+def test_what_is_on_another_device_is_scored():
+    class Says(torch.nn.Module):
+        def forward(self, ids, mask):
+            return torch.nn.functional.one_hot(ids, 3).float()
+
+    (ids, mask), labels = batch()
+    away = [tensor.as_subclass(Elsewhere) for tensor in (ids % 3, mask, ids % 3, labels)]
+    assert tag_scores(Says(), tuple(away[:2]), away[2], "abc")["macro"] == 1.0
+    texts = ids.as_subclass(Elsewhere), away[1]
+    assert word_counting_accuracy(texts, away[3], texts, away[3]) == 1.0
 
 
 def test_answers_are_scored_as_squad_scores_them():
@@ -201,6 +301,8 @@ def test_answers_are_scored_as_squad_scores_them():
     types[:, 4:11] = 1  # the text and its [SEP]
     scores = answer_scores(Says([(4, 4), (8, 8), (0, 0)]), (ids, torch.ones_like(ids), types), examples)
     assert scores == {"exact_match": pytest.approx(2 / 3), "f1": pytest.approx((1 + 2 / 3 + 1) / 3)}
+    with pytest.raises(ValueError):
+        answer_scores(Says([(4, 4), (8, 8), (0, 0)]), (ids, torch.ones_like(ids), types), examples[:2])
 
 
 def test_scores_of_tags_are_scikit_learns():
@@ -265,3 +367,5 @@ def test_one_score_for_each_kind_of_task(village):
         else:
             expected = answer_scores(model, batch, examples)["f1"] if not classes else accuracy(model, batch, labels)
         assert score(model, batch, labels, examples, classes) == expected
+    with pytest.raises(ValueError, match="no head for the task 'tagging': choose one of sentiment, tags"):
+        with_head(model.encoder, "tagging", ["a"])

@@ -7,13 +7,16 @@ serves all: a class for a text, a class for each word, and for an answer the pla
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .corpora.tinyworld.tasks import TASKS
 from .models.encoder import Encoder
 from .objectives import IGNORE
 
@@ -64,7 +67,12 @@ class AnswerFinder(nn.Module):
 
 
 def with_head(encoder: Encoder, task: str, classes: Sequence[str]) -> Classifier | Tagger | AnswerFinder:
-    """The encoder with a new head for a task of `selfsup.corpora.tinyworld.tasks`, random as torch makes it."""
+    """The encoder with a new head for a task of `selfsup.corpora.tinyworld.tasks`, random as torch makes it.
+
+    Raises ValueError for another task.
+    """
+    if task not in TASKS:
+        raise ValueError(f"there is no head for the task {task!r}: choose one of {', '.join(TASKS)}")
     if task == "questions":
         return AnswerFinder(encoder)
     return (Tagger if task == "tags" else Classifier)(encoder, len(classes))
@@ -93,19 +101,28 @@ def as_batch(examples: Sequence[Any], tokenizer: Any, classes: Sequence[Any] = (
 
     Labels: (texts,) for a class of a text, (texts, time) for tags, IGNORE at what is no word, (texts, 2) for start and
     end of the first right answer, 0 where there is none. classes: the tags, in the order of their numbers. Raises
-    ValueError for a tag that is none of them, and where tags or answers are asked and a word is not one token.
+    ValueError for no examples, for a second text in some of them alone, for a tag that is none of the classes, a word
+    without a tag, an answer outside of its text, and where tags or answers are asked and a word is not one token.
     """
+    if not examples:
+        raise ValueError("there are no examples: give at least one")
+    if len({bool(one.second) for one in examples}) > 1:
+        raise ValueError("some examples have a second text and some have none: give them in two batches")
     pairs = [" ".join(one.second) for one in examples] if examples[0].second else None
     coded = tokenizer([" ".join(one.first) for one in examples], pairs, padding=True, return_tensors="pt")
     batch = (coded["input_ids"], coded["attention_mask"], coded["token_type_ids"])
-    if isinstance(examples[0].gold, int):
-        return batch, torch.tensor([one.gold for one in examples])
+    if isinstance(examples[0].gold, Integral):
+        return batch, torch.tensor([int(one.gold) for one in examples])
     for one, came in zip(examples, batch[1].sum(1).tolist()):
         words, special = len(one.first) + len(one.second), 2 if pairs is None else 3
         if came != words + special:
             raise ValueError(f"{words} words came as {came} tokens, not as {words} and {special} special ones: tags "
                              "and answers need one token a word, so give a word-level tokenizer, as a language's is")
     if pairs is not None:
+        for one in examples:
+            if wrong := [span for span in one.gold if not 0 <= span[0] < span[1] <= len(one.second)]:
+                raise ValueError(f"an answer is at {tuple(wrong[0])} of a text of {len(one.second)} words: give its "
+                                 "first word and its last one plus 1, from 0")
         starts = [len(one.first) + 2 for one in examples]  # after [CLS], the question and [SEP]
         spans = [(one.gold[0][0] + at, one.gold[0][1] - 1 + at) if one.gold else (0, 0)
                  for one, at in zip(examples, starts)]
@@ -113,6 +130,8 @@ def as_batch(examples: Sequence[Any], tokenizer: Any, classes: Sequence[Any] = (
     numbers = {tag: number for number, tag in enumerate(classes)}
     if strange := {tag for one in examples for tag in one.gold} - set(numbers):
         raise ValueError(f"{', '.join(sorted(strange))}: none of the classes {', '.join(map(str, classes))}")
+    if uneven := [one for one in examples if len(one.gold) != len(one.first)]:
+        raise ValueError(f"{len(uneven[0].gold)} tags came for {len(uneven[0].first)} words: give one tag a word")
     labels = torch.full_like(batch[0], IGNORE)
     for row, one in zip(labels, examples):
         row[1 : 1 + len(one.gold)] = torch.tensor([numbers[tag] for tag in one.gold])
@@ -123,14 +142,15 @@ def fine_tune(model: nn.Module, batch: Batch, labels: Tensor, *, steps: int = 60
               batch_size: int = 20, learning_rate: float = 1e-3, seed: int = 0) -> None:
     """Train in place what of `model` requires a gradient, by AdamW at a rate that falls to zero.
 
-    batch, labels: as from `as_batch`; or (vectors,), for a head alone.
+    batch, labels: as from `as_batch`; or (vectors,), for a head alone. Raises ValueError unless each text has a label.
     """
-    training = model.training
+    if not len(batch[0]) == len(labels) > 0 or batch_size < 1:
+        raise ValueError(f"{len(batch[0])} texts, {len(labels)} labels and a batch size of {batch_size} came: give one "
+                         "text or more, a label for each, and a batch size of at least 1")
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], learning_rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    model.train()
     order = torch.empty(0, dtype=torch.long)
-    with torch.random.fork_rng(devices=[]):
+    with _mode(model, training=True), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of the order, and of dropout, which has no generator of its own
         for _ in range(steps):
             while len(order) < min(batch_size, len(labels)):  # an epoch ends: shuffle anew
@@ -142,7 +162,17 @@ def fine_tune(model: nn.Module, batch: Batch, labels: Tensor, *, steps: int = 60
             loss.backward()
             optimizer.step()
             schedule.step()
+
+
+@contextmanager
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """The model trains, or not, and afterwards does what it did before, even after an error."""
+    before = model.training
     model.train(training)
+    try:
+        yield
+    finally:
+        model.train(before)
 
 
 def _take(batch: Batch, labels: Tensor, rows: Tensor) -> tuple[Batch, Tensor]:
@@ -157,13 +187,11 @@ def _take(batch: Batch, labels: Tensor, rows: Tensor) -> tuple[Batch, Tensor]:
 @torch.no_grad()
 def predict(model: nn.Module, batch: Batch) -> Tensor:
     """The likeliest class of each text, (texts,), of each word, (texts, time), or start and end, (texts, 2)."""
-    training = model.training
-    model.eval()
     answers = []
-    for parts in zip(*(part.split(100) for part in batch)):
-        logits = model(*parts)
-        answers.append(best_spans(logits, parts[2]) if isinstance(model, AnswerFinder) else logits.argmax(-1))
-    model.train(training)
+    with _mode(model, training=False):
+        for parts in zip(*(part.split(100) for part in batch)):
+            logits = model(*parts)
+            answers.append(best_spans(logits, parts[2]) if isinstance(model, AnswerFinder) else logits.argmax(-1))
     return torch.cat(answers)
 
 
@@ -176,8 +204,8 @@ def span_scores(logits: Tensor, token_type_ids: Tensor, longest: int = 8) -> Ten
     scores = logits[:, 0, :, None] + logits[:, 1, None, :]  # (batch, start, end)
     text = token_type_ids.bool()
     text = text & F.pad(text[:, 1:], (0, 1))  # but its last [SEP]
-    allowed = torch.ones(time, time, dtype=torch.bool).triu() & ~torch.ones(time, time, dtype=torch.bool).triu(longest)
-    allowed = allowed & text[:, :, None] & text[:, None, :]
+    every = torch.ones(time, time, dtype=torch.bool, device=logits.device)
+    allowed = every.triu() & ~every.triu(longest) & text[:, :, None] & text[:, None, :]
     allowed[:, 0, 0] = True
     return scores.masked_fill(~allowed, -torch.inf)
 
@@ -200,7 +228,7 @@ def tag_scores(model: nn.Module, batch: Batch, labels: Tensor, classes: Sequence
     from sklearn.metrics import f1_score
 
     asked = labels != IGNORE
-    gold, told = labels[asked].numpy(), predict(model, batch)[asked].numpy()
+    gold, told = labels[asked].cpu().numpy(), predict(model, batch)[asked].cpu().numpy()
     present = sorted(set(gold.tolist()))
     scores = f1_score(gold, told, labels=present, average=None, zero_division=0.0)
     return {classes[c]: float(s) for c, s in zip(present, scores)} | {"macro": float(scores.mean())}
@@ -218,9 +246,10 @@ def answer_scores(model: nn.Module, batch: Batch, examples: Sequence[Any]) -> di
     """Exact match and F1 over words, as SQuAD scores them (Rajpurkar et al. 2016, 6.1; no answer: 2018, 4).
 
     Each is the best over the right answers of a question; articles and marks count for nothing.
+    Raises ValueError for another number of examples than of texts in the batch.
     """
     exact, overlap = [], []
-    for (start, end), one in zip(predict(model, batch).tolist(), examples):
+    for (start, end), one in zip(predict(model, batch).tolist(), examples, strict=True):
         shift = len(one.first) + 2
         told = one.second[start - shift : end + 1 - shift] if start else ()
         gold = [one.second[a:b] for a, b in one.gold] or [()]
@@ -234,7 +263,10 @@ def _content(words: Sequence[str]) -> list[str]:
 
 
 def word_f1(told: Sequence[str], gold: Sequence[str]) -> float:
-    """The harmonic mean of precision and recall over the words of two answers; 1 when both are empty."""
+    """The harmonic mean of precision and recall over the words of two answers; 1 when both are empty.
+
+    It is SQuAD's F1 for words as Tinyworld writes them: in lower case, marks apart.
+    """
     told, gold = _content(told), _content(gold)
     if not told or not gold:
         return float(told == gold)
@@ -250,5 +282,6 @@ def word_counting_accuracy(batch: Batch, labels: Tensor, test: Batch,
     from sklearn.naive_bayes import MultinomialNB
 
     size = int(max(batch[0].max(), test[0].max())) + 1
-    seen, asked = (torch.zeros(len(i), size).scatter_add_(1, i, m.float()).numpy() for i, m in (batch, test))
-    return float(MultinomialNB(alpha=smoothing).fit(seen, labels.numpy()).score(asked, answers.numpy()))
+    counts = [torch.zeros(len(i), size).scatter_add_(1, i.cpu(), m.cpu().float()).numpy() for i, m in (batch, test)]
+    learned = MultinomialNB(alpha=smoothing).fit(counts[0], labels.cpu().numpy())
+    return float(learned.score(counts[1], answers.cpu().numpy()))
