@@ -174,6 +174,56 @@ def test_the_record_can_be_made_again(data, monkeypatch):
     assert [set(run) for run in made] == [set(run) for run in kept if run["seed"] == 0]
 
 
+@pytest.fixture
+def spied(monkeypatch):
+    """(pool, asked, calls): made-up texts to learn from and to judge by, and which of them went where."""
+    pool = [Example(("learn", str(i)), (), i % 2) for i in range(2000)]
+    asked = [Example(("test", str(i)), (), i % 2) for i in range(600)]
+    calls = []
+
+    def learn(task, way, examples, seed, steps, learning_rate):
+        calls.append(("learn", seed, examples))
+
+    def judge(model, task, examples):
+        calls.append(("judge", calls[-1][1], examples))
+        return 0.5
+
+    def rival(learned, judged):
+        calls.extend([("learn", None, learned), ("judge", None, judged)])
+        return [0] * len(judged)
+
+    monkeypatch.setattr(real_text, "read", lambda task: (pool, asked))
+    monkeypatch.setattr(real_text, "learn", learn)
+    monkeypatch.setattr(real_text, "judge", judge)
+    monkeypatch.setattr(real_text, "RIVALS", {task: {"rival": rival} for task in annotated.TASKS})
+    return pool, asked, calls
+
+
+def test_rates_are_chosen_without_the_test_part(spied):
+    pool, _, calls = spied
+    assert len(list(real_text.real_rates(None))) == len(recorded.read("real-rates")["runs"])
+    learned, judged = ({one for work, _, examples in calls if work == wanted for one in examples}
+                       for wanted in ("learn", "judge"))  # fmt: skip
+    assert len(learned) == real_text.LABELS and len(judged) == annotated.JUDGED
+    assert not learned & judged and learned | judged <= set(pool)
+
+
+def test_every_seed_learns_from_other_labels_and_is_tested_on_the_same(spied):
+    pool, asked, calls = spied
+    assert len(list(real_text.real(None))) == 3 * len(annotated.TASKS) * 3  # two starts and a rival
+    drawn = {}
+    for work, seed, examples in calls:
+        if work == "judge":
+            assert examples == asked
+        elif seed is not None:
+            drawn.setdefault(seed, set()).add(frozenset(examples))
+    assert [len(draws) for draws in drawn.values()] == [1, 1, 1], "both starts and all tasks draw alike from one seed"
+    draws = [*set().union(*drawn.values())]
+    assert len(draws) == 3 and all(len(draw) == real_text.LABELS and draw <= set(pool) for draw in draws)
+    rivals_draws = {frozenset(examples) for work, seed, examples in calls if work == "learn" and seed is None}
+    assert rivals_draws == set(draws), "a rival learns from the same labels"
+
+
 def test_rates_are_the_best_that_were_tried():
     tried = recorded.read("real-rates")["runs"]
     for task, ways in real_text.WAYS.items():

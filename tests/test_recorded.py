@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import pytest
 import torch
 
 from selfsup import recorded
+from selfsup.corpora import tinyworld
+from selfsup.corpora.tinyworld.tasks import TASKS, classes_of
+from selfsup.finetuning import with_head
+from selfsup.models.encoder import Encoder
+from selfsup.models.pretrained import load
 from selfsup.recorded import __main__ as runs
 from selfsup.recorded import fine_tuning, real_text
 from selfsup.training import Recipe
@@ -83,6 +89,76 @@ def test_a_random_direction_is_as_long_as_each_matrix_row_by_row_and_leaves_vect
     assert torch.allclose(weights[0].norm(dim=-1), matrix.norm(dim=-1), rtol=1e-5)
     assert not torch.allclose(weights[0], matrix) and not vector.any()
     assert fine_tuning.length(weights) == pytest.approx(torch.cat([w.flatten() for w in weights]).norm().item())
+
+
+@pytest.mark.parametrize("task", ["tags", "questions"])
+@pytest.mark.parametrize("way", fine_tuning.WAYS)
+def test_what_learns_and_from_where(way, task):
+    pretrained, _ = load("tinyworld-bert")
+    torch.manual_seed(1)
+    model, after = fine_tuning.start(way, task, 3), torch.rand(1)
+    torch.manual_seed(1)
+    assert after == torch.rand(1), "the seed of a model is no one else's"
+    learns = {name for name, p in model.named_parameters() if p.requires_grad}
+    parts = {"full": "", "random": "", "frozen": "head.", "adapter": ("head.", "down", "up")}[way]
+    expected = {name for name, _ in model.named_parameters()
+                if name.startswith(parts) or way == "adapter" and name.rpartition(".")[2] in parts}
+    assert learns == expected and {"head.weight", "head.bias"} <= learns
+    names = {name.replace(".layer.", "."): p for name, p in model.encoder.named_parameters()}
+    for name, weight in pretrained.encoder.named_parameters():
+        if way != "random":
+            assert torch.equal(names[name], weight), f"{name} is not as it was pre-trained"
+        elif weight.ndim > 1:
+            few = 5 / names[name].numel() ** 0.5  # standard errors
+            assert names[name].std().item() == pytest.approx(0.02, rel=few), f"{name} is not as small as BERT's"
+    assert model.encoder.config.dropout == 0.0
+
+
+def test_new_weights_are_of_the_seed():
+    config, classes = load("tinyworld-bert")[0].config, classes_of("tags", tinyworld.load("world"))
+    torch.manual_seed(3)
+    expected = with_head(fine_tuning.random_encoder(config), "tags", classes).state_dict()
+    drawn, other = (fine_tuning.start("random", "tags", seed).state_dict() for seed in (3, 4))
+    assert all(torch.equal(drawn[name], tensor) for name, tensor in expected.items())
+    assert not torch.equal(drawn["head.weight"], other["head.weight"])
+    assert isinstance(fine_tuning.random_encoder(config), Encoder)
+
+
+def test_an_unknown_way_is_refused():
+    with pytest.raises(ValueError, match="no way 'lora' to learn: choose one of random, full, adapter, frozen"):
+        fine_tuning.start("lora", "tags", 0)
+
+
+def test_curves_have_the_rate_of_their_way():
+    for run in recorded.read("curves")["runs"]:
+        if run["way"] != "rival":
+            assert run["learning_rate"] == fine_tuning.rate(run["way"], run["labels"]), run
+
+
+@pytest.mark.parametrize("record, learned_from, judged_by", [
+    ("tuning", {fine_tuning.TUNING_SEED}, {fine_tuning.VALIDATION_SEED}),
+    ("curves", {0, 1, 2}, {fine_tuning.TEST_SEED}),
+])  # fmt: skip
+def test_rates_are_chosen_by_texts_that_no_curve_is_judged_by(record, learned_from, judged_by, monkeypatch):
+    """Which texts are drawn for learning and which for judging, without a network."""
+    some, drawn, learning = {task: make(tinyworld.load("world"), 4, 1) for task, make in TASKS.items()}, [], []
+
+    def examples(task, n, seed):
+        drawn.append((n, seed))
+        return some[task]
+
+    monkeypatch.setattr(fine_tuning, "task_examples", examples)
+    monkeypatch.setattr(fine_tuning, "start", lambda *_: None)
+    monkeypatch.setattr(fine_tuning, "fine_tune", lambda *_, **how: learning.append((how["seed"], len(drawn))))
+    monkeypatch.setattr(fine_tuning, "score", lambda *_: 0.0)
+    monkeypatch.setattr(fine_tuning, "side_by_side", lambda work, kinds, _: map(work, kinds))
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of this process
+    made = list(runs.RECORDS[record][0](None))
+    assert {(run["task"], run["way"]) for run in made} >= {*product(TASKS, fine_tuning.WAYS)}
+    assert {seed for n, seed in drawn if n in fine_tuning.LABELS} == {run["seed"] for run in made} == learned_from
+    assert {seed for n, seed in drawn if n not in fine_tuning.LABELS} == judged_by
+    assert all(drawn[at - 1][1] == seed for seed, at in learning), "a model learns from the texts of its seed"
+    assert not learned_from & judged_by
 
 
 def test_a_curve_can_be_made_again(monkeypatch):

@@ -35,13 +35,13 @@ from ..corpora.tinyworld.automaton import SPECIAL
 from ..corpora.tinyworld.floors import Estimate, corrupt, exact_losses
 from ..finetuning import Classifier, accuracy, fine_tune, pad, word_counting_accuracy
 from ..models.bert import MaskedLanguageModel
-from ..models.encoder import Encoder, EncoderConfig
+from ..models.encoder import EncoderConfig
 from ..models.pretrained import CHECKPOINTS, load
 from ..objectives.masking import BERTS_RATES, Masking
 from ..tokenization import train_wordpiece, write_atomically
 from ..training import Recipe, train
 from . import HERE, PAIRS, VILLAGE
-from .fine_tuning import adapters, curves, tuning, why
+from .fine_tuning import adapters, curves, random_encoder, tuning, why
 from .real_text import MODEL, real, real_rates
 from .sentence_pairs import sentence_pairs
 
@@ -175,7 +175,7 @@ def labels(_: None) -> Iterator[dict]:
             for start in ("self-supervised", "random"):
                 for rate in (1e-3, 3e-3):
                     torch.manual_seed(seed)
-                    blank = Encoder(dataclasses.replace(model.config, dropout=0.0, init_std=0.02))  # as BERT begins
+                    blank = random_encoder(model.config)
                     classifier = Classifier(blank if start == "random" else copy.deepcopy(model.encoder), classes)
                     fine_tune(classifier, batch, told, steps=60, learning_rate=rate, seed=seed)
                     scores = {"validation": accuracy(classifier, *validation), "accuracy": accuracy(classifier, *test)}

@@ -19,7 +19,7 @@ from ..adapters import add_adapters, save_adapter
 from ..corpora import tinyworld
 from ..corpora.tinyworld.tasks import TASKS, classes_of
 from ..finetuning import as_batch, fine_tune, score, with_head
-from ..models.encoder import Encoder
+from ..models.encoder import Encoder, EncoderConfig
 from ..models.pretrained import CHECKPOINTS, load
 from ..objectives import IGNORE
 from .rivals import counted_words, known_answers, mean_tag_f1, mean_word_f1, right, said_word, usual_tags
@@ -53,18 +53,27 @@ def rate(way: str, labels: int) -> float:
     return LONG_FULL if way == "full" and labels > 256 else WAYS.get(way, 0.0)
 
 
+def random_encoder(config: EncoderConfig) -> Encoder:
+    """An encoder of this shape with random weights as small as BERT's at its start, which drops nothing out."""
+    return Encoder(dataclasses.replace(config, dropout=0.0, init_std=0.02))
+
+
 def start(way: str, task: str, seed: int) -> nn.Module:
-    """A model for the task before its first step: what will learn requires a gradient."""
-    pretrained, _ = load("tinyworld-bert")
-    torch.manual_seed(seed)
-    encoder = pretrained.encoder
-    if way == "random":
-        encoder = Encoder(dataclasses.replace(pretrained.config, dropout=0.0, init_std=0.02))  # as BERT begins
-    model = with_head(encoder, task, classes_of(task, tinyworld.load("world")))
-    if way == "frozen":
-        model.encoder.requires_grad_(False)
-    if way == "adapter":
-        add_adapters(model.encoder, RANK)
+    """A model for the task before its first step: what will learn requires a gradient.
+
+    Raises ValueError for a way that is none of WAYS.
+    """
+    if way not in WAYS:
+        raise ValueError(f"there is no way {way!r} to learn: choose one of {', '.join(WAYS)}")
+    with torch.random.fork_rng(devices=[]):
+        pretrained, _ = load("tinyworld-bert")
+        torch.manual_seed(seed)  # of the new weights
+        encoder = random_encoder(pretrained.config) if way == "random" else pretrained.encoder
+        model = with_head(encoder, task, classes_of(task, tinyworld.load("world")))
+        if way == "frozen":
+            model.encoder.requires_grad_(False)
+        if way == "adapter":
+            add_adapters(model.encoder, RANK)
     return model
 
 

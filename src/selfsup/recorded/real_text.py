@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from ..corpora.annotated import JUDGED, TASKS, classes_of, mixed, read
 from ..corpora.tinyworld.tasks import Example
 from ..finetuning import Batch, Classifier, Tagger, accuracy, fine_tune
-from ..models.encoder import Encoder
 from ..models.pretrained import load
 from ..objectives import IGNORE
 from . import rivals
+from .fine_tuning import random_encoder
 
 MODEL = "storybook-bert"
 LABELS = 1000  # texts to learn from
@@ -58,7 +57,7 @@ def learn(task: str, way: str, examples: Sequence[Example], seed: int, steps: in
     torch.manual_seed(seed)
     encoder = pretrained.encoder
     if way == "random":
-        encoder = Encoder(dataclasses.replace(pretrained.config, dropout=0.0, init_std=0.02))  # as BERT begins
+        encoder = random_encoder(pretrained.config)
     classes = classes_of(task)
     model = (Tagger if task == "treebank" else Classifier)(encoder, len(classes))
     batch, labels = in_pieces(examples, tokenizer, classes)
