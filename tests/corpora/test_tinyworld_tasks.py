@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,6 +150,23 @@ def test_answers_stand_in_the_text_and_nothing_unanswerable_is_answered(world):
             assert "." not in one.second[first:last]
         if register in ("hero", "pet", "crop", "fruit") and not one.gold:  # words that nothing else says
             assert not words & set(one.second), one
+
+
+def test_what_is_nearly_sure_is_neither_sure_nor_open(world, monkeypatch):
+    good, bad = ["the end is happy ."], ["the end is sad ."]
+    values = world.data["registers"][2]["values"]
+    for chance, expected in ((1.0, [good, [], bad]), (1 - 1e-4, [[], bad + good, []]), (1 - 1e-7, [[], bad, []])):
+        chances = [chance if value == "good" else 1 - chance for value in values]
+        monkeypatch.setattr(world, "register", lambda *_, told=chances: told)
+        assert [sorted(some) for some in statements(world, world.documents(1, 0)[0], "mood")] == [
+            sorted(some) for some in expected]
+
+
+def test_an_answer_is_as_long_as_its_phrase(world):
+    said, phrase = values_of(world, "gift")[1][0], ("O", "B-NP", "I-NP", "I-NP", "I-NP", "I-NP", "B-NP")
+    document = replace(world.documents(1, 0)[0], tokens=("saw", "a", "big", said, "big", "big", "tom"), phrase=phrase,
+                       reads=(None, None, None, "gift", None, None, None))
+    assert answer_spans(world, document, "gift") == ((1, 6),)
 
 
 def test_answers_are_the_phrases_where_the_document_says_the_word(world):
