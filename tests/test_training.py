@@ -18,9 +18,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_training import alphabet, small_model
+from safetensors.torch import load_file
 
 from selfsup import training
 from selfsup.corpora import Texts
+from selfsup.models.pretrained import hugging_face_name
 from selfsup.objectives.masking import Masking
 from selfsup.training import (
     CHECKPOINT,
@@ -33,6 +35,7 @@ from selfsup.training import (
     learning_rate_share,
     make_optimizers,
     orthogonalise,
+    snapshot_steps,
     train,
 )
 
@@ -91,6 +94,7 @@ def test_recipe_survives_json():
         ({"phases": {"1": {}}}, "a share of the steps from 0 to below 1"),
         ({"phases": {"half": {}}}, "a share of the steps from 0 to below 1"),
         ({"phases": {"0.5": 3}}, "the options of the objective"),
+        ({"snapshots": 1}, "snapshots is 1: a run of 1000 steps has 2 to 1001"),
         ({"phases": {"0.5": {"weight_decay": -1}}}, "weight_decay = -1, but it takes a number from 0"),
         ({"stepps": 3}, "stepps, none of its fields"),
     ],
@@ -361,6 +365,30 @@ def test_phases_change_the_weight_decay_of_linear_layers():
     half, _ = run(recipe=dataclasses.replace(recipe, phases={"0.5": {"weight_decay": 0}}))
     lengths = [model.encoder.blocks[0].feed_forward[0].weight.norm().item() for model in (whole, half, plain)]
     assert lengths == sorted(lengths) and len(set(lengths)) == 3, "a weight decay of half the steps decays half"
+
+
+@given(st.integers(1, 30_000), st.data())
+def test_snapshots_are_taken_ever_farther_apart(steps, data):
+    count = data.draw(st.integers(2, min(steps + 1, 60)))
+    found = snapshot_steps(Recipe(steps=steps, snapshots=count))
+    assert len(found) == count and found[0] == 0 and found[-1] == steps
+    apart = np.diff(found)
+    assert (apart > 0).all() and (np.diff(apart[1:]) >= -1).all(), "but for rounding"
+
+
+def test_snapshots_hold_the_weights_of_their_steps(tmp_path):
+    recipe = dataclasses.replace(SHORT, snapshots=4)
+    begun = small_model()
+    first = {hugging_face_name(name): tensor.half() for name, tensor in begun.state_dict().items()}
+    model, _ = run(begun, recipe, tmp_path / "whole")
+    files = sorted((tmp_path / "whole" / "snapshots").iterdir())
+    assert [int(file.stem) for file in files] == snapshot_steps(recipe) == [0, 1, 3, 12]
+    last = {hugging_face_name(name): tensor.half() for name, tensor in model.state_dict().items()}
+    for file, expected in ((files[0], first), (files[-1], last)):
+        found = load_file(file)
+        assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+    run(folder=tmp_path / "other")
+    assert not (tmp_path / "other" / "snapshots").exists(), "none was asked for"
 
 
 def test_log_and_history(tmp_path):

@@ -98,6 +98,7 @@ _CHANGES = (
     ("evaluate-every", int, "steps from one held-out score to the next"),
     ("evaluation-texts", int, "how many held-out texts are scored (default: all)"),
     ("checkpoint-every", int, "steps from one checkpoint to the next"),
+    ("snapshots", int, "how many times the weights are kept, at steps ever farther apart (default: only the last)"),
 )
 
 

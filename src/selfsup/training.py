@@ -28,6 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from .corpora import Corpus, Texts
+from .models.pretrained import packed_weights
 from .objectives import IGNORE, Objective, load_objective
 from .objectives.sentence_pairs import PairSplit
 from .tokenization import begins_word, write_atomically
@@ -45,7 +46,8 @@ class Recipe:
     schedule: "trapezoid" (rise over `warmup`, hold, fall to 0 over `decay`) or "one-cycle" (rise over `warmup`, then
     fall to 0 along a cosine); both are shares of `steps`. clip: the largest norm of the gradient. precision: "float32"
     or "bfloat16" (autocast). evaluation_texts: how many held-out texts are scored each time (None: all). The intervals
-    `*_every` count steps. Raises ValueError for values that make no sense.
+    `*_every` count steps. snapshots: how many times the weights are kept (None: only the last ones), before the first
+    step, after the last, and between them evenly on a log scale. Raises ValueError for values that make no sense.
     """
 
     objective: str = "masking"
@@ -69,6 +71,7 @@ class Recipe:
     evaluate_every: int = 500
     evaluation_texts: int | None = None
     checkpoint_every: int = 1000
+    snapshots: int | None = None
 
     def __post_init__(self) -> None:
         for name, annotation in type(self).__annotations__.items():
@@ -94,6 +97,8 @@ class Recipe:
                 )
             if not (type(decay := options.get("weight_decay", 0)) in (int, float) and 0 <= decay < math.inf):
                 raise ValueError(f"the recipe's phases say weight_decay = {decay!r}, but it takes {_KINDS['float']}")
+        if self.snapshots is not None and not 2 <= self.snapshots <= self.steps + 1:
+            raise ValueError(f"snapshots is {self.snapshots}: a run of {self.steps} steps has 2 to {self.steps + 1}")
         if self.warmup + self.decay > 1:
             raise ValueError(
                 f"warmup is {self.warmup} and decay {self.decay}, but these shares of a run sum to at most 1"
@@ -130,6 +135,18 @@ def learning_rate_share(step: int, recipe: Recipe) -> float:
         return min(1.0, rise, (1 - done) / max(recipe.decay, 1 / recipe.steps))
     turn = max(0.0, done - recipe.warmup) / max(1 - recipe.warmup, 1 / recipe.steps)
     return min(1.0, rise) * (1 + math.cos(math.pi * turn)) / 2
+
+
+def snapshot_steps(recipe: Recipe) -> list[int]:
+    """After which steps the weights are kept: 0, the last one, and in between evenly on a log scale, each once."""
+    if recipe.snapshots is None:
+        return []
+    steps = [0, 1]
+    for left in range(recipe.snapshots - 2, 0, -1):
+        last = steps[-1]
+        even = round(last * (recipe.steps / last) ** (1 / left))
+        steps.append(min(max(even, last + 1), recipe.steps - left + 1))
+    return steps if recipe.snapshots > 2 else [0, recipe.steps]
 
 
 class Batches:
@@ -448,6 +465,13 @@ def _save(folder: Path, recipe: Recipe, model: nn.Module, optimizers: list, now:
     write_atomically(folder / CHECKPOINT, buffer.getvalue())
 
 
+def _keep(folder: Path, model: nn.Module, step: int) -> None:
+    """Write a snapshot of the weights, in two bytes each."""
+    file = folder / "snapshots" / f"{step:06}.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    write_atomically(file, packed_weights(model, half=True))
+
+
 _DAMAGED = RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError
 
 
@@ -544,6 +568,9 @@ def train(
         _prepare(folder, recipe, history, begins=now["step"] == 0)
     started = time.perf_counter() - now["seconds"]
     outside = torch.random.fork_rng([here.device] if here.device.type == "cuda" else [])
+    kept = set(snapshot_steps(recipe)) if folder and here.first else set()
+    if now["step"] in kept:
+        _keep(folder, model, now["step"])
     with outside, Progress(recipe, now["step"], corpus, floor, progress and here.first) as bar:
         for step in range(now["step"], recipe.steps):
             torch.manual_seed(_seed(recipe.seed, step, here.rank + 1))  # dropout has no generator of its own
@@ -571,6 +598,8 @@ def train(
                 bar.tell(record)
                 for callback in callbacks:
                     callback(model, record)
+            if now["step"] in kept:
+                _keep(folder, model, now["step"])
             if folder and _due(recipe, now["step"], recipe.checkpoint_every):
                 here.all_reduce([now["loss"]])
                 if here.first:

@@ -163,17 +163,26 @@ def save_pretrained(
     ValueError when a weight is not finite or the tokenizer is another model's, OSError when the disk refuses.
     """
     folder = Path(folder)
+    weights = packed_weights(model, half)
+    _check_vocabulary(tokenizer, model.config)
+    save_tokenizer(tokenizer, folder)
+    config = json.dumps(hugging_face_config(model.config, _architecture(model)), indent=2) + "\n"
+    write_atomically(folder / "config.json", config.encode())
+    write_atomically(folder / "model.safetensors", weights)
+    return folder
+
+
+def packed_weights(model: MaskedLanguageModel, half: bool = False) -> bytes:
+    """The weights as a safetensors file under Hugging Face's names, in two bytes each with `half`.
+
+    Raises ValueError when a weight is not finite.
+    """
     dtype = torch.float16 if half else torch.float32
     tensors = {hugging_face_name(name): t.detach().to("cpu", dtype) for name, t in model.state_dict().items()}
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds values that are not finite as {dtype}: the model was not saved")
-    _check_vocabulary(tokenizer, model.config)
-    save_tokenizer(tokenizer, folder)
-    config = json.dumps(hugging_face_config(model.config, _architecture(model)), indent=2) + "\n"
-    write_atomically(folder / "config.json", config.encode())
-    write_atomically(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
-    return folder
+    return save(tensors, metadata={"format": "pt"})
 
 
 def load_pretrained(folder: str | Path) -> tuple[MaskedLanguageModel, PreTrainedTokenizerFast]:
