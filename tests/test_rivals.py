@@ -52,10 +52,11 @@ def test_said_word_looks_for_the_word_and_for_its_like():
 
 def test_known_answers_are_the_longest_that_the_text_has():
     who, what = ("who", "?"), ("what", "?")
-    learned = [Example(who, ("old", "tom", "ran"), ((0, 2), (1, 2))), Example(who, ("it", "rained"), ())]
-    wanted = [(who, "old tom sat"), (who, "tomorrow"), (what, "tom")]
+    learned = [Example(who, ("old", "tom", "met", "ann"), ((0, 2), (3, 4))), Example(who, ("it", "rained"), ())]
+    learned.append(Example(who, ("tom", "ran"), ((0, 1),)))
+    wanted = [(who, "old tom sat"), (who, "tomorrow"), (what, "tom"), (who, "ann sat")]
     asked = [Example(question, tuple(text.split()), ()) for question, text in wanted]
-    assert rivals.known_answers(learned, asked) == [("old", "tom"), (), ()]
+    assert rivals.known_answers(learned, asked) == [("old", "tom"), (), (), ()]
 
 
 @pytest.fixture(scope="module")
