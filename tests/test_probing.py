@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from selfsup.corpora import tinyworld
+from selfsup.finetuning import pad
 from selfsup.models.encoder import Encoder, EncoderConfig
 from selfsup.probing import (
     PORTIONS,
@@ -114,7 +115,7 @@ def test_vectors_are_those_of_each_text_alone():
     tokenizer = tinyworld.load("world").tokenizer
     encoder = Encoder(EncoderConfig(len(tokenizer), layers=2, width=16, heads=2, feed_forward=16, dropout=0.0)).eval()
     texts = [[7, 8, 9], [10], [11, 12, 13, 14, 15]]
-    found = word_vectors(encoder, texts, tokenizer, batch_size=2)
+    found = word_vectors(encoder, *pad(texts, tokenizer), batch_size=2)
     assert found.shape == (3, 9, 16) and not found.requires_grad
     for text, at in zip(texts, (0, 3, 4)):
         ids = torch.tensor([[tokenizer.cls_token_id, *text, tokenizer.sep_token_id]])

@@ -6,7 +6,6 @@ probe's, or the word's own: hence the control task, the baselines that see no ve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,23 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .finetuning import pad
 from .models.encoder import Encoder
 
 
 @torch.no_grad()
-def word_vectors(encoder: Encoder, texts: Sequence[Sequence[int]], tokenizer: Any, batch_size: int = 100) -> Tensor:
+def word_vectors(encoder: Encoder, ids: Tensor, attention_mask: Tensor, batch_size: int = 100) -> Tensor:
     """(layers + 1, words, width): all words of all texts in a row, after the embeddings and after each block.
 
-    texts: token ids, without special tokens, which the encoder sees and nobody asks about.
+    ids, attention_mask: (texts, time) long, with [CLS] first and [SEP] last in each text, which nobody asks about.
     """
-    found = []
-    for first in range(0, len(texts), batch_size):
-        ids, mask = pad(texts[first : first + batch_size], tokenizer)
-        inside = torch.arange(ids.shape[1]) < mask.sum(1, keepdim=True) - 1
-        inside[:, 0] = False  # neither [CLS], nor [SEP], nor padding
-        found.append(encoder(ids, mask, all_layers=True)[:, inside])
-    return torch.cat(found, 1)
+    inside = torch.arange(ids.shape[1]) < attention_mask.sum(1, keepdim=True) - 1
+    inside[:, 0] = False
+    rows = zip(*(part.split(batch_size) for part in (ids, attention_mask, inside)))
+    return torch.cat([encoder(some, mask, all_layers=True)[:, words] for some, mask, words in rows], 1)
 
 
 class Standardise(nn.Module):
