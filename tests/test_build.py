@@ -97,6 +97,16 @@ def test_adapters_are_published_beside_their_model(tmp_path):
     assert published["tags"].startswith("small-bert-tags.") and published["tags"].endswith(".safetensors")
 
 
+def test_snapshots_are_published_by_their_steps(tmp_path):
+    checkpoint = tmp_path / "package" / "checkpoints" / "small-bert"
+    (checkpoint / "snapshots").mkdir(parents=True)
+    for name in (*course.CHECKPOINT_FILES.values(), "snapshots/000000.safetensors", "snapshots/000128.safetensors"):
+        (checkpoint / name).write_bytes(name.encode())
+    published = course.write_assets(tmp_path / "package", tmp_path / "assets")["small-bert"]["snapshots"]
+    assert [*published] == ["0", "128"]
+    assert (tmp_path / "assets" / published["128"]).read_bytes() == b"snapshots/000128.safetensors"
+
+
 def make(folder, *arguments) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS", "MFLAGS")}
     return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)

@@ -16,7 +16,9 @@ from selfsup.models import (
     MaskedLanguageModel,
     SentencePairModel,
     load_pretrained,
+    load_snapshot,
     save_pretrained,
+    snapshots,
 )
 from selfsup.tokenization import word_level
 
@@ -147,6 +149,28 @@ def refusal(folder):
 def test_missing_file(folder, name):
     (folder / name).unlink()
     assert name in refusal(folder)
+
+
+def test_snapshots_come_back_in_order(model, folder):
+    weights = load_file(folder / "model.safetensors")
+    (folder / "snapshots").mkdir()
+    for step in (128, 0, 1_000_000):
+        other = {name: tensor.half() * (step + 1) / 1e6 for name, tensor in weights.items()}
+        save_file(other, folder / "snapshots" / f"{step:06}.safetensors")
+    assert [*snapshots(folder)] == [0, 128, 1_000_000]
+    found = load_snapshot(str(folder), 128)
+    expected = model.encoder.embeddings.token.weight.half() * 129 / 1e6
+    assert not found.training and torch.equal(found.encoder.embeddings.token.weight, expected.float())
+    with pytest.raises(ValueError, match="no snapshot of step 5: choose from 0, 128, 1000000"):
+        load_snapshot(folder, 5)
+    snapshots(folder)[0].write_bytes(b"short")
+    with pytest.raises(ValueError, match="000000.safetensors is damaged"):
+        load_snapshot(folder, 0)
+
+
+def test_a_run_without_snapshots(folder):
+    with pytest.raises(ValueError, match="there are no snapshots of"):
+        snapshots(folder)
 
 
 def test_missing_folder(tmp_path):

@@ -8,8 +8,10 @@ from .pretrained import (
     from_transformers,
     load,
     load_pretrained,
+    load_snapshot,
     save_pretrained,
     shipped,
+    snapshots,
     to_transformers,
 )
 from .transformer import Block, MultiHeadAttention, attention, attention_weights
@@ -30,7 +32,9 @@ __all__ = [
     "from_transformers",
     "load",
     "load_pretrained",
+    "load_snapshot",
     "save_pretrained",
     "shipped",
+    "snapshots",
     "to_transformers",
 ]

@@ -191,7 +191,15 @@ def load_pretrained(folder: str | Path) -> tuple[MaskedLanguageModel, PreTrained
     Raises ValueError when a file is missing, damaged, or does not fit the others.
     """
     folder = Path(folder)
-    config_file, weights_file = folder / "config.json", folder / "model.safetensors"
+    model = _read(folder, folder / "model.safetensors")
+    tokenizer = load_tokenizer(folder)
+    _check_vocabulary(tokenizer, model.config)
+    return model, tokenizer
+
+
+def _read(folder: Path, weights_file: Path) -> MaskedLanguageModel:
+    """The model, in evaluation mode, that the folder's configuration describes, with the weights of the file."""
+    config_file = folder / "config.json"
     for file in (config_file, weights_file):
         if not file.is_file():
             raise ValueError(f"there is no file {file}: give a folder with a model saved as safetensors")
@@ -200,16 +208,13 @@ def load_pretrained(folder: str | Path) -> tuple[MaskedLanguageModel, PreTrained
         config = read_config(described)
         pairs = described.get("architectures") == ["BertForPreTraining"]
         kind = SentencePairModel if pairs else MaskedLanguageModel
-        model = _fill(kind(config), load_file(weights_file))
+        return _fill(kind(config), load_file(weights_file)).eval()
     except SafetensorError as error:
         raise ValueError(f"{weights_file} is damaged or cut short ({error}): get it again") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{config_file} is damaged ({error}): get it again") from None
     except ValueError as error:
         raise ValueError(f"{folder} cannot be used: {error}") from None
-    tokenizer = load_tokenizer(folder)
-    _check_vocabulary(tokenizer, config)
-    return model.eval(), tokenizer
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerFast, config: EncoderConfig) -> None:
@@ -230,11 +235,36 @@ def load(name: str | Path) -> tuple[MaskedLanguageModel, PreTrainedTokenizerFast
     cache or from the network. Raises ValueError when files are damaged; ModelUnavailable, which says what to
     use instead, when there is no such model. The hub is asked once a process, and for 3 s at most.
     """
-    name = str(name)
-    folder = CHECKPOINTS / name if name in shipped() else Path(os.path.expanduser(name))
-    if os.path.isdir(folder):
-        return load_pretrained(folder)
-    return load_pretrained(_hub_folder(name))
+    folder = _local(name)
+    return load_pretrained(folder if os.path.isdir(folder) else _hub_folder(str(name)))
+
+
+def _local(name: str | Path) -> Path:
+    """Where the shipped checkpoint, or else the folder, called `name` lies."""
+    return CHECKPOINTS / name if str(name) in shipped() else Path(os.path.expanduser(name))
+
+
+def snapshots(name: str | Path) -> dict[int, Path]:
+    """The weights that the run `name`, a shipped checkpoint or a folder, kept on its way: step -> file, in order.
+
+    Raises ValueError when it kept none.
+    """
+    folder = _local(name)
+    found = {int(file.stem): file for file in (folder / "snapshots").glob("*.safetensors") if file.stem.isdecimal()}
+    if not found:
+        raise ValueError(f"there are no snapshots of {str(name)!r}: give the folder of a run with --snapshots")
+    return dict(sorted(found.items()))
+
+
+def load_snapshot(name: str | Path, step: int) -> MaskedLanguageModel:
+    """The model, as float32 and in evaluation mode, as it was after `step` steps of the run `name`.
+
+    Raises ValueError when no snapshot was kept there, or a file is damaged.
+    """
+    kept = snapshots(name)
+    if step not in kept:
+        raise ValueError(f"there is no snapshot of step {step}: choose from {', '.join(map(str, kept))}")
+    return _read(_local(name), kept[step])
 
 
 def _instead(name: str) -> str:
