@@ -151,6 +151,9 @@ def write_assets(package: Path, folder: Path) -> dict:
         name = path.parents[1].name
         adapters = manifest[name].setdefault("adapters", {})
         adapters[path.stem] = write(f"{name}-{path.name}", path.read_bytes())
+    for path in sorted(package.glob("checkpoints/*/snapshots/*.safetensors")):
+        name, step = path.parents[1].name, str(int(path.stem))
+        manifest[name].setdefault("snapshots", {})[step] = write(f"{name}-step-{step}.safetensors", path.read_bytes())
     for path in sorted(package.glob("corpora/*/world.json")):
         manifest[path.name] = write(path.name, path.read_bytes())
     modules = {path.name: path.read_text(encoding="utf8") for path in sorted(package.glob("widgets/*.mjs"))}
