@@ -1,16 +1,18 @@
-"""Real texts that people have annotated: three data sets that NLTK hands out.
+"""Real texts that people have annotated: three data sets that NLTK hands out, and Universal Dependencies.
 
-They belong to others and do not come with the course: `find_data` looks for them, and else asks NLTK's server once.
+They belong to others and do not come with the course: `find_data` looks for NLTK's, and else asks its server once.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import io
+import re
 import threading
 import zipfile
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ FILES = {  # of each data set: the folder that NLTK reads, the form of its files
 }
 JUDGED = 600  # at most so many texts to judge by
 LONGEST = 50  # words of a tagged sentence
+UPOS = frozenset("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())
 
 
 def find_data(patience: float = 3.0) -> str:
@@ -148,6 +151,46 @@ def tagged(files: Sequence[str]) -> list[Example]:
         words = [(word, tag) for word, tag in sentence if tag != "-NONE-"]
         if 0 < len(words) <= LONGEST:
             found.append(Example(tuple(word for word, _ in words), (), tuple(tag for _, tag in words)))
+    return found
+
+
+def read_conllu(file: str | Path) -> list[Example]:
+    """The sentences of a Universal Dependencies treebank and the part of speech of each word (Nivre et al. 2020).
+
+    file: in CoNLL-U, of which FORM and UPOS are read; comments, ranges of words written as one ("1-2") and words that
+    nobody wrote ("1.1") are passed over. Sentences of more than LONGEST words are left out. Raises ValueError for a
+    file that is not CoNLL-U or lacks a part of speech, OSError when there is no such file.
+    """
+
+    def refused(why: str) -> ValueError:
+        return ValueError(f"{file} cannot be read as CoNLL-U: {why}")
+
+    found: list[Example] = []
+    words: list[tuple[str, str]] = []
+    try:
+        with open(file, encoding="utf-8-sig") as lines:
+            for number, line in enumerate((*lines, "\n"), 1):  # the last sentence may lack its empty line
+                row = line.rstrip("\n").split("\t")
+                if row == [""]:
+                    if 0 < len(words) <= LONGEST:
+                        forms, tags = zip(*words)
+                        found.append(Example(forms, (), tags))
+                    words = []
+                elif not line.startswith("#"):
+                    if len(row) != 10:
+                        raise refused(f"line {number} has {len(row)} columns between tabs, not 10")
+                    name, form, _, tag = row[:4]
+                    if re.fullmatch(r"[0-9]+[-.][0-9]+", name):
+                        continue
+                    if name != str(len(words) + 1):
+                        raise refused(f"line {number} is word {name!r}, where word {len(words) + 1} was expected")
+                    if not form.strip() or tag not in UPOS:
+                        raise refused(f"line {number} has the word {form!r} with {tag!r}, no universal part of speech")
+                    words.append((form, tag))
+    except UnicodeDecodeError:
+        raise refused("it is no UTF-8 text") from None
+    if not found:
+        raise refused(f"it holds no sentence of 1 to {LONGEST} words")
     return found
 
 
