@@ -249,6 +249,34 @@ def test_hub_model_without_safetensors(saved, hub, tmp_path):
     assert not any(".bin" in path for path in hub.requests), "pickled weights can run code: never fetch them"
 
 
+def test_a_folder_that_lacks_one_kind_of_weights_may_have_another(saved, hub, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (other / name).write_bytes((saved[0] / name).read_bytes())
+    (other / "pytorch_model.bin").write_bytes(b"pickled")
+    hub.folder = other
+    assert "no safetensors weights" in refusal("someone/model")
+    kinds = ("model.safetensors", "pytorch_model.bin")
+    found = pretrained.find("someone/model", kinds)
+    assert (found / "pytorch_model.bin").read_bytes() == b"pickled" and (found / "config.json").is_file()
+    hub.requests.clear()
+    assert pretrained.find("someone/model", kinds) == found and hub.requests == [], "it is in the cache"
+    assert "no safetensors weights" in refusal("someone/model"), "who did not ask for pickled weights gets none"
+    with pytest.raises(ModelUnavailable, match="which has no a.bin and no b.bin of it"):
+        pretrained.find("someone/model", ("a.bin", "b.bin"))
+
+
+def test_safetensors_come_first(saved, hub):
+    found = pretrained.find("someone/model", ("model.safetensors", "pytorch_model.bin"))
+    assert (found / "model.safetensors").is_file() and not any(".bin" in path for path in hub.requests)
+
+
+def test_finds_shipped_models_and_folders(saved, hub):
+    assert pretrained.find(saved[0]) == saved[0]
+    assert pretrained.find("storybook-bert") == pretrained.CHECKPOINTS / "storybook-bert" and hub.requests == []
+
+
 def test_damaged_weights_from_the_hub(saved, hub, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()

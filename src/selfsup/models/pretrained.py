@@ -7,6 +7,7 @@ import json
 import os
 import re
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -235,8 +236,16 @@ def load(name: str | Path) -> tuple[MaskedLanguageModel, PreTrainedTokenizerFast
     cache or from the network. Raises ValueError when files are damaged; ModelUnavailable, which says what to
     use instead, when there is no such model. The hub is asked once a process, and for 3 s at most.
     """
+    return load_pretrained(find(name))
+
+
+def find(name: str | Path, weights: Sequence[str] = ("model.safetensors",)) -> Path:
+    """The folder of the model called `name`, as `load` looks for it.
+
+    weights: the files that will do, best first, for a model of the hub. Raises ModelUnavailable as `load` does.
+    """
     folder = _local(name)
-    return load_pretrained(folder if os.path.isdir(folder) else _hub_folder(str(name)))
+    return folder if os.path.isdir(folder) else _hub_folder(str(name), weights)
 
 
 def _local(name: str | Path) -> Path:
@@ -277,7 +286,7 @@ _PATIENCE = 2.0  # seconds after which the hub counts as out of reach
 _refused: dict[str, str] = {}  # why a model or, under "", the whole hub could not be had
 
 
-def _hub_folder(name: str) -> Path:
+def _hub_folder(name: str, weights: Sequence[str]) -> Path:
     """The folder in the Hugging Face cache that holds the model `name`, downloaded first if it must be."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.utils import validate_repo_id
@@ -290,20 +299,22 @@ def _hub_folder(name: str) -> Path:
     def cached(*files: str) -> list[str]:
         return [path for file in files if isinstance(path := try_to_load_from_cache(name, file), str)]
 
-    weights = cached("model.safetensors")
-    if weights and cached("config.json") and cached("tokenizer.json", "vocab.txt"):
-        return Path(weights[0]).parent
-    if "" not in _refused and name not in _refused:
+    ours = cached(*weights)
+    if ours and cached("config.json") and cached("tokenizer.json", "vocab.txt"):
+        return Path(ours[0]).parent
+    files = " ".join((name, *weights))  # a model that lacks one kind of weights may have another
+    if _refused.keys().isdisjoint(("", name, files)):
         refusal = _ask(name)
         if refusal is None:
             try:
-                return _download(name)
+                return _download(name, weights)
             except Exception as error:  # whatever networks and disks can do
-                refusal = name, f"where it failed ({(str(error).strip() or repr(error)).splitlines()[0]})"
+                refusal = files, f"where it failed ({(str(error).strip() or repr(error)).splitlines()[0]})"
                 if type(error).__name__ in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
-                    refusal = name, "which has no safetensors weights of it"
+                    kinds = "safetensors weights" if len(weights) == 1 else " and no ".join(weights)
+                    refusal = files, f"which has no {kinds} of it"
         _refused.update([refusal])
-    reason = _refused.get("") or _refused[name]
+    reason = next(_refused[key] for key in ("", name, files) if key in _refused)
     raise ModelUnavailable(f"could not get {name!r} from the Hugging Face hub, {reason}: {_instead(name)}")
 
 
@@ -339,7 +350,7 @@ def _ask(name: str) -> tuple[str, str] | None:
     return None
 
 
-def _download(name: str) -> Path:
+def _download(name: str, weights: Sequence[str]) -> Path:
     """Get the files of the hub model `name` into the cache and return their folder."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -353,4 +364,11 @@ def _download(name: str) -> Path:
             raise
         except EntryNotFoundError:
             continue  # old models have vocab.txt alone, new ones tokenizer.json alone
-    return Path(hf_hub_download(name, "model.safetensors")).parent
+    for file in weights[:-1]:
+        try:
+            return Path(hf_hub_download(name, file)).parent
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            continue
+    return Path(hf_hub_download(name, weights[-1])).parent
