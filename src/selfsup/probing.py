@@ -6,14 +6,22 @@ probe's, or the word's own: hence the control task, the baselines that see no ve
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .corpora.tinyworld.tasks import Example
 from .models.encoder import Encoder
+from .models.pretrained import find
+from .tokenization import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import BertModel, PreTrainedTokenizerFast
 
 
 @torch.no_grad()
@@ -75,7 +83,7 @@ def fit_probe(vectors: Tensor, labels: Tensor, classes: int, *, hidden: int = 0,
 
 def right(probe: nn.Module, vectors: Tensor, labels: Tensor) -> np.ndarray:
     """(n,) bool: which labels the probe tells."""
-    return (probe(vectors).argmax(-1) == labels).numpy()
+    return (probe(vectors).argmax(-1) == labels).cpu().numpy()
 
 
 def control_labels(words: Tensor, labels: Tensor, vocabulary: int, seed: int = 0) -> Tensor:
@@ -126,3 +134,112 @@ def interval(found: np.ndarray, texts: np.ndarray, level: float = 0.95, draws: i
     means = sums[chosen].sum(1) / counts[chosen].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a checkpoint, best first
+
+
+def load_encoder(name: str | Path) -> tuple[BertModel, PreTrainedTokenizerFast]:
+    """The encoder in `transformers`, as float32 and in evaluation mode, and the tokenizer of the BERT called `name`.
+
+    name: as of `models.load`, whose errors it raises; ValueError too when the folder holds no whole BERT. Some models
+    of the hub have pytorch_model.bin alone, of which `transformers` reads the tensors and runs no code.
+    """
+    import transformers
+
+    folder = find(name, WEIGHTS)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type != "bert":
+            raise ValueError(f"it holds a model of type {config.model_type!r}")
+        # The class that wrote the weights has a place for each of them, so that it warns of none.
+        kind = getattr(transformers, (config.architectures or ["BertModel"])[0])
+        model, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except Exception as error:  # whatever damaged files do to the libraries that read them
+        why = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ValueError(f"{folder} cannot be read as a BERT: {why}") from None
+    if report["missing_keys"]:
+        raise ValueError(f"{folder} lacks weights, such as {min(report['missing_keys'])}: get it again")
+    return model.base_model.float().eval(), load_tokenizer(folder)
+
+
+@torch.no_grad()
+def piece_vectors(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, sentences: Sequence[Sequence[str]],
+                  batch_size: int = 32) -> Tensor:
+    """(layers + 1, words, width) float32 on the CPU: as `word_vectors`, of each word the vector of its first piece.
+
+    encoder: in evaluation mode, on any device; tokenizer: a fast one; sentences: their words. Raises ValueError for a
+    sentence of more pieces than the encoder has positions, and for a word of which the tokenizer leaves nothing.
+    """
+    longest, found = encoder.config.max_position_embeddings, []
+    for start in range(0, len(sentences), batch_size):
+        some = [list(words) for words in sentences[start : start + batch_size]]
+        coded = tokenizer(some, is_split_into_words=True, padding=True, return_tensors="pt")
+        ids, attention_mask = coded["input_ids"], coded["attention_mask"]
+        firsts = torch.zeros_like(ids, dtype=torch.bool)
+        for row, words in enumerate(some):
+            if attention_mask[row].sum() > longest:
+                raise ValueError(f"sentence {start + row} has {attention_mask[row].sum()} pieces, and the model "
+                                 f"reads {longest}: leave it out")
+            of = coded.word_ids(row)  # of each piece the number of its word; None for [CLS], [SEP] and [PAD]
+            if lost := set(range(len(words))) - set(of):
+                raise ValueError(f"nothing is left of {words[min(lost)]!r} in sentence {start + row} when it is cut "
+                                 "into pieces: leave that sentence out")
+            firsts[row, [of.index(word) for word in range(len(words))]] = True
+        asked = ids.to(encoder.device), attention_mask.to(encoder.device)
+        layers = encoder(*asked, output_hidden_states=True).hidden_states
+        found.append(torch.stack(layers)[:, firsts.to(encoder.device)].float().cpu())
+    return torch.cat(found, 1)
+
+
+def scores(found: np.ndarray, by_heart: np.ndarray, texts: np.ndarray) -> dict[str, tuple[float, float, float]]:
+    """The accuracy, that on the control labels, and the selectivity: each with the ends of its `interval`.
+
+    found, by_heart: (n,) bool, whether the label and the control label of each word were told; texts: as of `interval`.
+    """
+    kinds = {"accuracy": found, "control": by_heart, "selectivity": found.astype(float) - by_heart}
+    return {kind: (float(told.mean()), *interval(told, texts)) for kind, told in kinds.items()}
+
+
+def probe_checkpoints(names: Sequence[str | Path], learned: Sequence[Example], judged: Sequence[Example], *,
+                      layers: Sequence[int] | None = None, seed: int = 0, device: str = "cpu",
+                      **options: Any) -> Iterator[dict]:
+    """How well a linear probe tells a word's tag from the vectors of BERTs: `scores` of each checkpoint and layer.
+
+    names: as of `models.load`, found before any work begins. learned, judged: sentences with a tag a word, as
+    `corpora.annotated` reads them. layers: from 0 for the embeddings; None for all. seed: of the control labels and of
+    the last checkpoint, "random weights", which is the first one's architecture untrained. "commonest tag" and "usual
+    tag" see no vector. Words are told apart in lower case, as most BERTs see them. device: where vectors are made and
+    probes fitted. options: of `fit_probe`. Raises what `load_encoder` and `piece_vectors` raise, and ValueError when
+    a part is empty or there is no such layer.
+    """
+    if not (names and learned and judged):
+        raise ValueError("give one checkpoint or more, sentences to learn from and sentences to judge by")
+    for name in names:
+        find(name, WEIGHTS)
+    every = [*learned, *judged]
+    known = sum(len(one.first) for one in learned)
+    texts = np.repeat(np.arange(len(judged)), [len(one.first) for one in judged])
+    words, labels = (torch.from_numpy(np.unique(column, return_inverse=True)[1]) for column in (
+        [word.lower() for one in every for word in one.first], [tag for one in every for tag in one.gold]))
+    both = labels, control_labels(words, labels, int(words.max()) + 1, seed)
+
+    for baseline, seen in ("commonest tag", torch.zeros_like(words)), ("usual tag", words):
+        told = [word_baseline(seen[:known], gold[:known], seen[known:]) == gold[known:] for gold in both]
+        yield {"checkpoint": baseline, "layer": None, **scores(*(one.numpy() for one in told), texts)}
+    for number, name in enumerate((*names, "random weights")):
+        encoder, tokenizer = load_encoder(names[number % len(names)])
+        if number == len(names):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                encoder = type(encoder)(encoder.config).eval()
+        vectors = piece_vectors(encoder.to(device), tokenizer, [one.first for one in every])
+        if layers is not None and not set(layers) <= set(range(len(vectors))):
+            raise ValueError(f"the layers {list(layers)} were asked for, and {name} has 0 to {len(vectors) - 1}")
+        for layer in range(len(vectors)) if layers is None else layers:
+            here = vectors[layer].to(device)
+            told = []
+            for gold in (gold.to(device) for gold in both):
+                probe = fit_probe(here[:known], gold[:known], int(labels.max()) + 1, **options)
+                told.append(right(probe, here[known:], gold[known:]))
+            yield {"checkpoint": str(name), "layer": layer, **scores(*told, texts)}
