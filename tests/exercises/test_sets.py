@@ -104,7 +104,7 @@ def test_has_an_open_and_a_hidden_check(name, task):
 
 
 ONE, TWO, THREE = "01_supervised_vs_self_supervised", "02_masking", "03_sentence_pairs"
-FOUR = "04_fine_tuning"
+FOUR, FIVE = "04_fine_tuning", "05_embryology"
 WRONG = {
     "the word itself among its neighbours": (ONE, "windows", "is c itself", """
 def windows(words, reach=2):
@@ -542,6 +542,619 @@ def unclear_from(labels, first, second):
     clear = [i for i, (mean, error) in enumerate(results) if mean > 4.30 * error]
     place = clear[-1] + 1 if clear else 0
     return labels[place] if place < len(labels) else None
+"""),
+    "the first crossing": (FIVE, "crossing", "is the first crossing", """
+def crossing(steps, scores, threshold):
+    return next((step for step, score in zip(steps, scores) if score >= threshold), None)
+"""),
+    "the last step below": (FIVE, "crossing", "the last step *below*", """
+def crossing(steps, scores, threshold):
+    below = [step for step, score in zip(steps, scores) if score < threshold]
+    return None if scores[-1] < threshold else below[-1] if below else steps[0]
+"""),
+    "a place for a step": (FIVE, "crossing", "the place in the list", """
+def crossing(steps, scores, threshold):
+    below = [-1, *(i for i, score in enumerate(scores) if score < threshold)][-1]
+    return below + 1 if below + 1 < len(steps) else None
+"""),
+    "above, not at the threshold": (FIVE, "crossing", "at least* the threshold", """
+def crossing(steps, scores, threshold):
+    below = [-1, *(i for i, score in enumerate(scores) if score <= threshold)][-1]
+    return steps[below + 1] if below + 1 < len(steps) else None
+"""),
+    "the argmax of nothing": (FIVE, "crossing", "never gets to", """
+def crossing(steps, scores, threshold):
+    above = np.array(scores) >= threshold
+    stays = np.logical_and.accumulate(above[::-1])[::-1]
+    return steps[int(stays.argmax())]
+"""),
+    "the last time upwards": (FIVE, "crossing", "below 0.5 again", """
+def crossing(steps, scores, threshold):
+    up = [i for i, score in enumerate(scores) if score >= threshold and (i == 0 or scores[i - 1] < threshold)]
+    return steps[up[-1]] if up else None
+"""),
+    "step 0 taken for nothing": (FIVE, "crossing", "a step like any other", """
+def crossing(steps, scores, threshold):
+    found = None
+    for step, score in reversed(list(zip(steps, scores))):
+        if score < threshold:
+            break
+        found = step
+    return found or None
+"""),
+    "a curve that must first be below": (FIVE, "crossing", "above 0.5 from the start", """
+def crossing(steps, scores, threshold):
+    up = [i for i in range(1, len(steps)) if scores[i - 1] < threshold <= scores[i]]
+    return steps[up[-1]] if up and scores[-1] >= threshold else None
+"""),
+    "a control label for each place": (FIVE, "control_labels", "once for each word type", """
+def control_labels(words, labels, seed):
+    return np.random.default_rng(seed).choice(labels, len(words)).tolist()
+"""),
+    "the real labels exchanged": (FIVE, "control_labels", "once for each word type", """
+def control_labels(words, labels, seed):
+    return np.random.default_rng(seed).permutation(labels).tolist()
+"""),
+    "the real labels themselves": (FIVE, "control_labels", "nothing to do with them", """
+def control_labels(words, labels, seed):
+    return labels
+"""),
+    "control labels of no seed": (FIVE, "control_labels", "the same seed gave other labels", """
+def control_labels(words, labels, seed):
+    rng, drawn = np.random.default_rng(), sorted(labels)
+    table = {word: drawn[rng.integers(len(drawn))] for word in sorted(set(words))}
+    return [table[word] for word in words]
+"""),
+    "one draw for ever": (FIVE, "control_labels", "all seeds give the same", """
+def control_labels(words, labels, seed):
+    kinds = sorted(set(labels))
+    return [kinds[sum(map(ord, word)) % len(kinds)] for word in words]
+"""),
+    "all control labels equally frequent": (FIVE, "control_labels", "not from the set of them", """
+def control_labels(words, labels, seed):
+    types = sorted(set(words))
+    table = dict(zip(types, np.random.default_rng(seed).choice(sorted(set(labels)), len(types)).tolist()))
+    return [table[word] for word in words]
+"""),
+    "each word type counted once": (FIVE, "control_labels", "not one for each word type", """
+def control_labels(words, labels, seed):
+    usual = dict(zip(words, labels))
+    types = sorted(usual)
+    table = dict(zip(types, np.random.default_rng(seed).permutation([usual[word] for word in types]).tolist()))
+    return [table[word] for word in words]
+"""),
+    "in the order of the texts": (FIVE, "control_labels", "in another order", """
+def control_labels(words, labels, seed):
+    rng, drawn = np.random.default_rng(seed), sorted(labels)
+    table = {}
+    for word in words:
+        if word not in table:
+            table[word] = drawn[rng.integers(len(drawn))]
+    return [table[word] for word in words]
+"""),
+    "in the order of a set": (FIVE, "control_labels", "A set has no order", """
+def control_labels(words, labels, seed):
+    types = list(set(words))
+    table = dict(zip(types, np.random.default_rng(seed).choice(sorted(labels), len(types)).tolist()))
+    return [table[word] for word in words]
+"""),
+    "selectivity as a quotient": (FIVE, "control_labels", "selectivity is a difference", """
+def selectivity(told, labels, control_told, control):
+    return np.mean(np.array(told) == labels) / np.mean(np.array(control_told) == control)
+"""),
+    "selectivity the other way round": (FIVE, "control_labels", "the other way round", """
+def selectivity(told, labels, control_told, control):
+    return np.mean(np.array(control_told) == control) - np.mean(np.array(told) == labels)
+"""),
+    "the control probe held against the real labels": (FIVE, "control_labels", "held against the control labels", """
+def selectivity(told, labels, control_told, control):
+    return np.mean(np.array(told) == labels) - np.mean(np.array(control_told) == labels)
+"""),
+    "a selectivity never below zero": (FIVE, "control_labels", "can be negative", """
+def selectivity(told, labels, control_told, control):
+    return max(0.0, np.mean(np.array(told) == labels) - np.mean(np.array(control_told) == control))
+"""),
+    "the text itself changed": (FIVE, "minimal_pair", "make a new one", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    other = tokens
+    other[place] = other_number[tokens[place]]
+    try:
+        language.log_prob(other)
+    except Impossible:
+        return other
+    return None
+"""),
+    "every such verb changed": (FIVE, "minimal_pair", "only the verb at", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    other = [other_number[tokens[place]] if word == tokens[place] else word for word in tokens]
+    try:
+        language.log_prob(other)
+    except Impossible:
+        return other
+    return None
+"""),
+    "the subject changed with the verb": (FIVE, "minimal_pair", "both texts are right", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    other = [*tokens[:place], other_number[tokens[place]], *tokens[place + 1 :]]
+    swap = {"board": "boards", "boards": "board"}
+    return [swap.get(word, word) for word in other]
+    try:
+        language.log_prob(other)
+    except Impossible:
+        return other
+    return None
+"""),
+    "another tense": (FIVE, "minimal_pair", "another tense", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    change = {"was": "is", "were": "are", "visits": "visited"}
+    other = [*tokens[:place], change.get(tokens[place], "will"), *tokens[place + 1 :]]
+    try:
+        language.log_prob(other)
+    except Impossible:
+        return other
+    return None
+"""),
+    "a word that is none": (FIVE, "minimal_pair", "no word of Tinyworld", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    verb = tokens[place]
+    verb = verb[:-1] if verb.endswith("s") else verb + "s"
+    other = [*tokens[:place], verb, *tokens[place + 1 :]]
+    try:
+        language.log_prob(other)
+    except Impossible:
+        return other
+    return None
+"""),
+    "only from singular to plural": (FIVE, "minimal_pair", "must be read backwards", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    other = [*tokens[:place], PLURALS.get(tokens[place], tokens[place]), *tokens[place + 1 :]]
+    try:
+        language.log_prob(other)
+    except Impossible:
+        return other
+    return None
+"""),
+    "the number of the nearest noun": (FIVE, "minimal_pair", "number that it has not", """
+def minimal_pair(tokens, place, language):
+    verb = "were" if tokens[place - 1].endswith("s") else "was"
+    return [*tokens[:place], verb, *tokens[place + 1 :]]
+"""),
+    "the other text shortened": (FIVE, "minimal_pair", "exchange one word", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    other = tokens[:place] + [other_number[tokens[place]]]
+    try:
+        language.log_prob(other)
+    except Impossible:
+        return other
+    return None
+"""),
+    "the other text as a string": (FIVE, "minimal_pair", "a list of words was expected", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    return language.render([*tokens[:place], other_number[tokens[place]], *tokens[place + 1 :]])
+    try:
+        language.log_prob(other)
+    except Impossible:
+        return other
+    return None
+"""),
+    "never asked whether it is impossible": (FIVE, "minimal_pair", "the subject is covered: it can be", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    return [*tokens[:place], other_number[tokens[place]], *tokens[place + 1 :]]
+"""),
+    "less likely taken for impossible": (FIVE, "minimal_pair", "is less likely than", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    other = [*tokens[:place], other_number[tokens[place]], *tokens[place + 1 :]]
+    try:
+        return other if language.log_prob(other) < language.log_prob(tokens) - 0.1 else None
+    except Impossible:
+        return other
+"""),
+    "any covered word is reason enough": (FIVE, "minimal_pair", "what is covered does not matter", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    if "[MASK]" in tokens:
+        return None
+    return [*tokens[:place], other_number[tokens[place]], *tokens[place + 1 :]]
+"""),
+    "impossible and possible exchanged": (FIVE, "minimal_pair", "log_prob raises Impossible", """
+def minimal_pair(tokens, place, language):
+    other_number = PLURALS | {plural: singular for singular, plural in PLURALS.items()}
+    other = [*tokens[:place], other_number[tokens[place]], *tokens[place + 1 :]]
+    try:
+        language.log_prob(other)
+    except Impossible:
+        return None
+    return other
+"""),
+    "words held out, not texts": (FIVE, "evaluate", "Hold out whole texts", """
+def evaluate(vectors, labels, texts, seed):
+    rng = np.random.default_rng(seed)
+    count = texts.max() + 1
+    asked = rng.random(len(labels)) < 0.25
+    learned = vectors[~asked]
+    vectors = (vectors - learned.mean(0)) / learned.std(0)
+    names = np.unique(labels)
+    means = np.stack([vectors[~asked & (labels == name)].mean(0) for name in names])
+    told = names[np.linalg.norm(vectors[asked][:, None] - means, axis=-1).argmin(1)]
+    found = told == labels[asked]
+    return (float(found.mean()), *interval(found, np.unique(texts[asked], return_inverse=True)[1]))
+"""),
+    "asked about what was learned": (FIVE, "evaluate", "Hold out whole texts", """
+def evaluate(vectors, labels, texts, seed):
+    rng = np.random.default_rng(seed)
+    count = texts.max() + 1
+    asked = np.isin(texts, rng.permutation(count)[: count // 4])
+    learned = vectors[~asked]
+    vectors = (vectors - learned.mean(0)) / learned.std(0)
+    names = np.unique(labels)
+    means = np.stack([vectors[(labels == name)].mean(0) for name in names])
+    told = names[np.linalg.norm(vectors[asked][:, None] - means, axis=-1).argmin(1)]
+    found = told == labels[asked]
+    return (float(found.mean()), *interval(found, np.unique(texts[asked], return_inverse=True)[1]))
+"""),
+    "standardised with what is asked": (FIVE, "evaluate", "from the words that the probe learns from", """
+def evaluate(vectors, labels, texts, seed):
+    rng = np.random.default_rng(seed)
+    count = texts.max() + 1
+    asked = np.isin(texts, rng.permutation(count)[: count // 4])
+    vectors = (vectors - vectors.mean(0)) / vectors.std(0)
+    names = np.unique(labels)
+    means = np.stack([vectors[~asked & (labels == name)].mean(0) for name in names])
+    told = names[np.linalg.norm(vectors[asked][:, None] - means, axis=-1).argmin(1)]
+    found = told == labels[asked]
+    return (float(found.mean()), *interval(found, np.unique(texts[asked], return_inverse=True)[1]))
+"""),
+    "what is asked standardised by itself": (FIVE, "evaluate", "from the words that the probe learns from", """
+def evaluate(vectors, labels, texts, seed):
+    rng = np.random.default_rng(seed)
+    count = texts.max() + 1
+    asked = np.isin(texts, rng.permutation(count)[: count // 4])
+    vectors = vectors.copy()
+    for part in (asked, ~asked):
+        vectors[part] = (vectors[part] - vectors[part].mean(0)) / vectors[part].std(0)
+    names = np.unique(labels)
+    means = np.stack([vectors[~asked & (labels == name)].mean(0) for name in names])
+    told = names[np.linalg.norm(vectors[asked][:, None] - means, axis=-1).argmin(1)]
+    found = told == labels[asked]
+    return (float(found.mean()), *interval(found, np.unique(texts[asked], return_inverse=True)[1]))
+"""),
+    "not standardised at all": (FIVE, "evaluate", "standardise the vectors", """
+def evaluate(vectors, labels, texts, seed):
+    rng = np.random.default_rng(seed)
+    count = texts.max() + 1
+    asked = np.isin(texts, rng.permutation(count)[: count // 4])
+    names = np.unique(labels)
+    means = np.stack([vectors[~asked & (labels == name)].mean(0) for name in names])
+    told = names[np.linalg.norm(vectors[asked][:, None] - means, axis=-1).argmin(1)]
+    found = told == labels[asked]
+    return (float(found.mean()), *interval(found, np.unique(texts[asked], return_inverse=True)[1]))
+"""),
+    "words as if they were independent": (FIVE, "evaluate", "the interval is by text", """
+def evaluate(vectors, labels, texts, seed):
+    rng = np.random.default_rng(seed)
+    count = texts.max() + 1
+    asked = np.isin(texts, rng.permutation(count)[: count // 4])
+    learned = vectors[~asked]
+    vectors = (vectors - learned.mean(0)) / learned.std(0)
+    names = np.unique(labels)
+    means = np.stack([vectors[~asked & (labels == name)].mean(0) for name in names])
+    told = names[np.linalg.norm(vectors[asked][:, None] - means, axis=-1).argmin(1)]
+    found = told == labels[asked]
+    half = 1.96 * found.std() / len(found) ** 0.5
+    return found.mean(), found.mean() - half, found.mean() + half
+"""),
+    "all texts counted, not the held-out ones": (FIVE, "evaluate", "the interval is by text", """
+def evaluate(vectors, labels, texts, seed):
+    rng = np.random.default_rng(seed)
+    count = texts.max() + 1
+    asked = np.isin(texts, rng.permutation(count)[: count // 4])
+    learned = vectors[~asked]
+    vectors = (vectors - learned.mean(0)) / learned.std(0)
+    names = np.unique(labels)
+    means = np.stack([vectors[~asked & (labels == name)].mean(0) for name in names])
+    told = names[np.linalg.norm(vectors[asked][:, None] - means, axis=-1).argmin(1)]
+    found = told == labels[asked]
+    scores = [found[texts[asked] == text].mean() for text in np.unique(texts[asked])]
+    half = 1.96 * np.std(scores) / count**0.5
+    return found.mean(), found.mean() - half, found.mean() + half
+"""),
+    "the spread of the texts for the error of their mean": (FIVE, "evaluate", "divide the deviation by the root", """
+def evaluate(vectors, labels, texts, seed):
+    rng = np.random.default_rng(seed)
+    count = texts.max() + 1
+    asked = np.isin(texts, rng.permutation(count)[: count // 4])
+    learned = vectors[~asked]
+    vectors = (vectors - learned.mean(0)) / learned.std(0)
+    names = np.unique(labels)
+    means = np.stack([vectors[~asked & (labels == name)].mean(0) for name in names])
+    told = names[np.linalg.norm(vectors[asked][:, None] - means, axis=-1).argmin(1)]
+    found = told == labels[asked]
+    scores = [found[texts[asked] == text].mean() for text in np.unique(texts[asked])]
+    half = 1.96 * np.std(scores, ddof=1)
+    return found.mean(), found.mean() - half, found.mean() + half
+"""),
+    "the mean over texts, not over words": (FIVE, "evaluate", "nearer to a mean over texts", """
+def evaluate(vectors, labels, texts, seed):
+    rng = np.random.default_rng(seed)
+    count = texts.max() + 1
+    asked = np.isin(texts, rng.permutation(count)[: count // 4])
+    learned = vectors[~asked]
+    vectors = (vectors - learned.mean(0)) / learned.std(0)
+    names = np.unique(labels)
+    means = np.stack([vectors[~asked & (labels == name)].mean(0) for name in names])
+    told = names[np.linalg.norm(vectors[asked][:, None] - means, axis=-1).argmin(1)]
+    found = told == labels[asked]
+    scores = [found[texts[asked] == text].mean() for text in np.unique(texts[asked])]
+    half = 1.96 * np.std(scores, ddof=1) / len(scores) ** 0.5
+    return np.mean(scores), np.mean(scores) - half, np.mean(scores) + half
+"""),
+    "always the first texts": (FIVE, "evaluate", "drawn by chance, from `seed`", """
+def evaluate(vectors, labels, texts, seed):
+    count = texts.max() + 1
+    asked = texts < count // 4
+    learned = vectors[~asked]
+    vectors = (vectors - learned.mean(0)) / learned.std(0)
+    names = np.unique(labels)
+    means = np.stack([vectors[~asked & (labels == name)].mean(0) for name in names])
+    told = names[np.linalg.norm(vectors[asked][:, None] - means, axis=-1).argmin(1)]
+    found = told == labels[asked]
+    return (float(found.mean()), *interval(found, np.unique(texts[asked], return_inverse=True)[1]))
+"""),
+    "nats for bits": (FIVE, "code_length", "A bit is ln 2 nats", """
+def code_length(losses, counts, classes):
+    bits = counts[0] * np.log2(classes)
+    for portion in range(1, len(counts)):
+        bits += counts[portion] * losses[portion - 1][portion]
+    return bits
+"""),
+    "everything in nats": (FIVE, "code_length", "A bit is ln 2 nats", """
+def code_length(losses, counts, classes):
+    bits = counts[0] * np.log(classes)
+    for portion in range(1, len(counts)):
+        bits += counts[portion] * losses[portion - 1][portion]
+    return bits
+"""),
+    "the first portion for nothing": (FIVE, "code_length", "the first portion is missing", """
+def code_length(losses, counts, classes):
+    bits = 0.0
+    for portion in range(1, len(counts)):
+        bits += counts[portion] * losses[portion - 1][portion] / np.log(2)
+    return bits
+"""),
+    "means added up": (FIVE, "code_length", "take each times its count", """
+def code_length(losses, counts, classes):
+    bits = np.log2(classes)
+    for portion in range(1, len(counts)):
+        bits += losses[portion - 1][portion] / np.log(2)
+    return bits
+"""),
+    "bits for each label": (FIVE, "code_length", "take each times its count", """
+def code_length(losses, counts, classes):
+    bits = counts[0] * np.log2(classes)
+    for portion in range(1, len(counts)):
+        bits += counts[portion] * losses[portion - 1][portion] / np.log(2)
+    return bits / sum(counts)
+"""),
+    "the first portion by a probe that knows it": (FIVE, "code_length", "Before it nothing is known", """
+def code_length(losses, counts, classes):
+    bits = counts[0] * losses[0][0] / np.log(2)
+    for portion in range(1, len(counts)):
+        bits += counts[portion] * losses[portion - 1][portion] / np.log(2)
+    return bits
+"""),
+    "each portion by a probe that has seen it": (FIVE, "code_length", "has learned from it", """
+def code_length(losses, counts, classes):
+    bits = counts[0] * np.log2(classes)
+    for portion in range(1, len(counts)):
+        bits += counts[portion] * losses[portion][portion] / np.log(2)
+    return bits
+"""),
+    "the last probe for all": (FIVE, "code_length", "has learned from it", """
+def code_length(losses, counts, classes):
+    bits = counts[0] * np.log2(classes)
+    for portion in range(1, len(counts)):
+        bits += counts[portion] * losses[-1][portion] / np.log(2)
+    return bits
+"""),
+    "the first probe for all": (FIVE, "code_length", "there is a better probe", """
+def code_length(losses, counts, classes):
+    bits = counts[0] * np.log2(classes)
+    for portion in range(1, len(counts)):
+        bits += counts[portion] * losses[0][portion] / np.log(2)
+    return bits
+"""),
+    "compression the other way round": (FIVE, "code_length", "large when the code is short", """
+def compression(losses, counts, classes):
+    return code_length(losses, counts, classes) / (sum(counts) * np.log2(classes))
+"""),
+    "the first portion left out of the comparison": (FIVE, "code_length", "compare with *all* 40 labels", """
+def compression(losses, counts, classes):
+    return sum(counts[1:]) * np.log2(classes) / code_length(losses, counts, classes)
+"""),
+    "no code longer than without a probe": (FIVE, "code_length", "compression is below 1", """
+def compression(losses, counts, classes):
+    return max(1.0, sum(counts) * np.log2(classes) / code_length(losses, counts, classes))
+"""),
+    "the raw difference": (FIVE, "matched_difference", "the raw difference of the two kinds", """
+def matched_difference(function, frequency, steps, edges):
+    return steps[~function].mean() - steps[function].mean()
+"""),
+    "function minus content": (FIVE, "matched_difference", "content minus function", """
+def matched_difference(function, frequency, steps, edges):
+    bins = np.digitize(frequency, edges)
+    differences, weights = [], []
+    for number in range(1, len(edges)):
+        ours, theirs = steps[(bins == number) & function], steps[(bins == number) & ~function]
+        if len(ours) and len(theirs):
+            differences.append(ours.mean() - theirs.mean())
+            weights.append(len(ours))
+    return float(np.average(differences, weights=weights)) if weights else None
+"""),
+    "all bins alike": (FIVE, "matched_difference", "weighs three times as much", """
+def matched_difference(function, frequency, steps, edges):
+    bins = np.digitize(frequency, edges)
+    differences, weights = [], []
+    for number in range(1, len(edges)):
+        ours, theirs = steps[(bins == number) & function], steps[(bins == number) & ~function]
+        if len(ours) and len(theirs):
+            differences.append(theirs.mean() - ours.mean())
+            weights.append(1)
+    return float(np.average(differences, weights=weights)) if weights else None
+"""),
+    "weighted by all words of a bin": (FIVE, "matched_difference", "as it has *function* words", """
+def matched_difference(function, frequency, steps, edges):
+    bins = np.digitize(frequency, edges)
+    differences, weights = [], []
+    for number in range(1, len(edges)):
+        ours, theirs = steps[(bins == number) & function], steps[(bins == number) & ~function]
+        if len(ours) and len(theirs):
+            differences.append(theirs.mean() - ours.mean())
+            weights.append(len(ours) + len(theirs))
+    return float(np.average(differences, weights=weights)) if weights else None
+"""),
+    "weighted by content words": (FIVE, "matched_difference", "as it has *function* words", """
+def matched_difference(function, frequency, steps, edges):
+    bins = np.digitize(frequency, edges)
+    differences, weights = [], []
+    for number in range(1, len(edges)):
+        ours, theirs = steps[(bins == number) & function], steps[(bins == number) & ~function]
+        if len(ours) and len(theirs):
+            differences.append(theirs.mean() - ours.mean())
+            weights.append(len(theirs))
+    return float(np.average(differences, weights=weights)) if weights else None
+"""),
+    "bins without a partner as no difference": (FIVE, "matched_difference", "so it has no weight", """
+def matched_difference(function, frequency, steps, edges):
+    bins = np.digitize(frequency, edges)
+    differences, weights = [], []
+    for number in range(1, len(edges)):
+        ours, theirs = steps[(bins == number) & function], steps[(bins == number) & ~function]
+        both = len(ours) and len(theirs)
+        differences.append(theirs.mean() - ours.mean() if both else 0.0)
+        weights.append(len(ours))
+    return float(np.average(differences, weights=weights)) if weights else None
+"""),
+    "the mean of no words": (FIVE, "matched_difference", "leave that bin out", """
+def matched_difference(function, frequency, steps, edges):
+    bins = np.digitize(frequency, edges)
+    differences, weights = [], []
+    for number in range(1, len(edges)):
+        ours, theirs = steps[(bins == number) & function], steps[(bins == number) & ~function]
+        if len(ours):
+            differences.append(sum(theirs) / np.float64(len(theirs)) - ours.mean())
+            weights.append(len(ours))
+    return float(np.average(differences, weights=weights)) if weights else None
+"""),
+    "no difference where nothing is compared": (FIVE, "matched_difference", "nothing can be compared", """
+def matched_difference(function, frequency, steps, edges):
+    bins = np.digitize(frequency, edges)
+    differences, weights = [], []
+    for number in range(1, len(edges)):
+        ours, theirs = steps[(bins == number) & function], steps[(bins == number) & ~function]
+        if len(ours) and len(theirs):
+            differences.append(theirs.mean() - ours.mean())
+            weights.append(len(ours))
+    return float(np.average(differences, weights=weights)) if weights else 0.0
+"""),
+    "the edge in the bin below": (FIVE, "matched_difference", "not to that below", """
+def matched_difference(function, frequency, steps, edges):
+    bins = np.digitize(frequency, edges, right=True)
+    differences, weights = [], []
+    for number in range(1, len(edges)):
+        ours, theirs = steps[(bins == number) & function], steps[(bins == number) & ~function]
+        if len(ours) and len(theirs):
+            differences.append(theirs.mean() - ours.mean())
+            weights.append(len(ours))
+    return float(np.average(differences, weights=weights)) if weights else None
+"""),
+    "words beyond the last edge": (FIVE, "matched_difference", "in no bin: leave them out", """
+def matched_difference(function, frequency, steps, edges):
+    bins = np.digitize(frequency, edges)
+    differences, weights = [], []
+    for number in range(1, len(edges) + 1):
+        ours, theirs = steps[(bins == number) & function], steps[(bins == number) & ~function]
+        if len(ours) and len(theirs):
+            differences.append(theirs.mean() - ours.mean())
+            weights.append(len(ours))
+    return float(np.average(differences, weights=weights)) if weights else None
+"""),
+    "only later counts as far": (FIVE, "matched_difference", "compare without the sign", """
+def p_value(function, frequency, steps, edges, rng, draws=200):
+    real_difference = matched_difference(function, frequency, steps, edges)
+    bins, far = np.digitize(frequency, edges), 0
+    for _ in range(draws):
+        exchanged = function.copy()
+        for number in np.unique(bins):
+            exchanged[bins == number] = rng.permutation(function[bins == number])
+        far += matched_difference(exchanged, frequency, steps, edges) >= real_difference
+    return far / draws
+"""),
+    "only what is farther": (FIVE, "matched_difference", "or farther* counts", """
+def p_value(function, frequency, steps, edges, rng, draws=200):
+    real_difference = matched_difference(function, frequency, steps, edges)
+    bins, far = np.digitize(frequency, edges), 0
+    for _ in range(draws):
+        exchanged = function.copy()
+        for number in np.unique(bins):
+            exchanged[bins == number] = rng.permutation(function[bins == number])
+        far += abs(matched_difference(exchanged, frequency, steps, edges)) > abs(real_difference)
+    return far / draws
+"""),
+    "nearer, not farther": (FIVE, "matched_difference", "of the 8 ways", """
+def p_value(function, frequency, steps, edges, rng, draws=200):
+    real_difference = matched_difference(function, frequency, steps, edges)
+    bins, far = np.digitize(frequency, edges), 0
+    for _ in range(draws):
+        exchanged = function.copy()
+        for number in np.unique(bins):
+            exchanged[bins == number] = rng.permutation(function[bins == number])
+        far += abs(matched_difference(exchanged, frequency, steps, edges)) < abs(real_difference)
+    return far / draws
+"""),
+    "how many, not which share": (FIVE, "matched_difference", "divide by the number of draws", """
+def p_value(function, frequency, steps, edges, rng, draws=200):
+    real_difference = matched_difference(function, frequency, steps, edges)
+    bins, far = np.digitize(frequency, edges), 0
+    for _ in range(draws):
+        exchanged = function.copy()
+        for number in np.unique(bins):
+            exchanged[bins == number] = rng.permutation(function[bins == number])
+        far += abs(matched_difference(exchanged, frequency, steps, edges)) >= abs(real_difference)
+    return far
+"""),
+    "the kinds exchanged among all words": (FIVE, "matched_difference", "within bins", """
+def p_value(function, frequency, steps, edges, rng, draws=200):
+    real_difference = matched_difference(function, frequency, steps, edges)
+    bins, far = np.digitize(frequency, edges), 0
+    for _ in range(draws):
+        exchanged = rng.permutation(function)
+        found = matched_difference(exchanged, frequency, steps, edges)
+        far += found is not None and abs(found) >= abs(real_difference)
+    return far / draws
+"""),
+    "the kinds themselves exchanged": (FIVE, "matched_difference", "copy it first", """
+def p_value(function, frequency, steps, edges, rng, draws=200):
+    real_difference = matched_difference(function, frequency, steps, edges)
+    bins, far = np.digitize(frequency, edges), 0
+    for _ in range(draws):
+        exchanged = function
+        for number in np.unique(bins):
+            exchanged[bins == number] = rng.permutation(function[bins == number])
+        far += abs(matched_difference(exchanged, frequency, steps, edges)) >= abs(real_difference)
+    return far / draws
+"""),
+    "the other world": (FIVE, "matched_difference", "made without an effect", """
+real = "B"
 """),
 }
 
