@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "exercises"
@@ -1165,3 +1166,52 @@ def test_wrong_answer_is_told_what_is_wrong(mistake):
     right = SETS[name][1][task].solution  # of what the wrong answer does not write anew
     messages = grade(name, task, right + answer)
     assert any(part in message for message in messages), f"the checks say {messages}, nothing about {part!r}"
+
+
+def given(name: str, task: str, answer: str) -> dict:
+    """The names of a student who has run the first cell, the cell given with a task, and an answer to it."""
+    cells = {cell.id: cell.source for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells}
+    names: dict = {}
+    for source in (cells["imports"], cells[f"{task}-given"], answer):
+        exec(source, names)
+    return names
+
+
+def test_the_two_worlds_are_what_the_model_answer_says():
+    names = given(FIVE, "matched_difference", SETS[FIVE][1]["matched_difference"].solution)
+    edges, tenfold = names["edges"], 10.0 ** np.arange(7)
+    for name, world in names["worlds"].items():
+        function, _, steps = world
+        assert 2400 < steps[~function].mean() - steps[function].mean() < 2500
+        difference = names["matched_difference"](*world, edges)
+        p = names["p_value"](*world, edges, np.random.default_rng(0))
+        if name == names["real"]:
+            assert 550 < difference < 650 and p == 0
+        else:
+            assert 25 < difference < 75 and p > 0.5
+            assert names["matched_difference"](*world, tenfold) == pytest.approx(360, abs=10)
+            assert names["p_value"](*world, tenfold, np.random.default_rng(0)) < 0.05
+
+
+def test_the_given_evaluation_is_refused_and_each_mistake_alone():
+    cells = nbformat.read(FOLDER / f"{FIVE}.ipynb", as_version=4).cells
+    haste = next(cell.source for cell in cells if cell.id == "evaluate-given")
+    mended = {
+        "asked = rng.random(len(labels)) < 0.25": "asked = np.isin(texts, rng.permutation(texts.max() + 1)[::4])",
+        "(vectors - vectors.mean(0)) / vectors.std(0)":
+            "(vectors - vectors[~asked].mean(0)) / vectors[~asked].std(0)",
+        "len(found) ** 0.5": "len(np.unique(texts[asked])) ** 0.5",
+    }  # fmt: skip
+    lines = haste.replace("_in_haste", "").splitlines()
+    lines[3], lines[4] = lines[4], lines[3]  # the split first, as the mended standardising needs
+    answer = "\n".join(lines)
+    for line, told in zip(mended, ["Hold out whole texts", "from the words that the probe learns from", "by text"]):
+        rest = answer
+        for wrong, right in mended.items():
+            assert rest.count(wrong) == 1
+            rest = rest.replace(wrong, wrong if wrong == line else right)
+        messages = grade(FIVE, "evaluate", rest)
+        assert any(told in message for message in messages), f"with {line} alone the checks say {messages}"
+    for wrong, right in mended.items():
+        answer = answer.replace(wrong, right)
+    assert grade(FIVE, "evaluate", answer) == []
