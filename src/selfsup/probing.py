@@ -127,8 +127,9 @@ def interval(found: np.ndarray, texts: np.ndarray, level: float = 0.95, draws: i
              seed: int = 0) -> tuple[float, float]:
     """The bootstrap interval of a mean over words, drawn by text, since the words of one text are alike.
 
-    found: (n,) a number or a truth for each word; texts: (n,) which text it is in, from 0.
+    found: (n,) a number or a truth for each word; texts: (n,) the number of the text that it is in.
     """
+    _, texts = np.unique(texts, return_inverse=True)
     sums, counts = np.bincount(texts, found), np.bincount(texts)
     chosen = np.random.default_rng(seed).integers(len(counts), size=(draws, len(counts)))
     means = sums[chosen].sum(1) / counts[chosen].sum(1)
