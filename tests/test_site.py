@@ -207,6 +207,7 @@ def test_a_click_is_answered_without_a_kernel(browser, site):
         "notebooks/02_masking",
         "notebooks/03_sentence_pairs",
         "notebooks/04_fine_tuning",
+        "notebooks/05_embryology",
     ],
 )
 def test_the_colab_button_leads_to_colab_or_says_what_is_missing(browser, site, notebook, root):

@@ -11,6 +11,8 @@ curves     the four tasks and ways from 16 to 4,096 labels, three seeds each
 why        the tasks with every word renamed; the loss around what was learned; three seeds each
 adapters   the shipped adapters of the four tasks: writes their files too
 real-rates three tasks of real text, NLTK's data: three learning rates, of which the best is used below
+embryology chapter 5: probes, fine-tuning, and covered words, at every snapshot of three training runs
+frequencies chapter 5: when words are learned whose frequencies are natural, equal and exchanged; three seeds each
 real       the three tasks from a random start and from a pre-trained one, and without a network; three seeds each
 """
 
@@ -41,6 +43,7 @@ from ..objectives.masking import BERTS_RATES, Masking
 from ..tokenization import train_wordpiece, write_atomically
 from ..training import Recipe, train
 from . import HERE, PAIRS, VILLAGE
+from .embryology import EMBRYO, SPELLED, embryology, frequencies
 from .fine_tuning import adapters, curves, random_encoder, tuning, why
 from .real_text import MODEL, real, real_rates
 from .sentence_pairs import sentence_pairs
@@ -186,6 +189,10 @@ def pairs(recipe: Recipe, kept: Path | None = None) -> Iterator[dict]:
     yield from sentence_pairs(recipe, SEEDS, kept)
 
 
+def births(recipe: Recipe, kept: Path | None = None) -> Iterator[dict]:
+    yield from embryology(recipe, SEEDS, kept)
+
+
 WHOLE = Recipe(**VILLAGE)
 # Half the steps, no phases, and no held-out scores on the way: for comparisons of many runs.
 HALF = dataclasses.replace(
@@ -203,9 +210,12 @@ RECORDS: dict[str, tuple[Callable[[Any], Iterator[dict]], Recipe | None]] = {
     "curves": (curves, None),
     "why": (why, None),
     "adapters": (adapters, None),
+    "embryology": (births, Recipe.from_json((CHECKPOINTS / EMBRYO / "recipe.json").read_text(encoding="utf-8"))),
+    "frequencies": (frequencies, SPELLED),
     "real-rates": (real_rates, None),
     "real": (real, None),
 }
+KEEPING = ("pairs", "embryology")  # records whose trained models can be kept
 MODELS = {"real-rates": MODEL, "real": MODEL}  # the shipped checkpoint that a record begins with, if it is another
 
 
@@ -221,10 +231,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", choices=[*RECORDS])
     parser.add_argument("--steps", type=int, help="a shorter run, to try it out")
     parser.add_argument("--output", type=Path, help="the file to write (default: the record that the chapters read)")
-    parser.add_argument("--models", type=Path, help="pairs: a folder to keep trained models in, and to take them from")
+    parser.add_argument("--models", type=Path,
+                        help=f"of {' and '.join(KEEPING)}: a folder to keep trained models in, and to take them from")
     options = parser.parse_args(arguments)
-    if options.models and options.name != "pairs":
-        parser.error(f"--models keeps the models of the record pairs, not of {options.name}")
+    if options.models and options.name not in KEEPING:
+        parser.error(f"--models keeps the models of {' and '.join(KEEPING)}, not of {options.name}")
     if options.output and options.name == "adapters":
         parser.error("adapters writes over the shipped adapters wherever its record goes: leave --output out")
     make, recipe = RECORDS[options.name]
