@@ -1,7 +1,7 @@
 // LabelSlider: learning curves of a task from different starts, and what each has with the chosen number of labels.
 // All of it is computed here from recorded runs, with and without a kernel.
 
-import { check, choice, clip, make } from "./shared.mjs";
+import { check, choice, clip, draw, make } from "./shared.mjs";
 
 const WAYS = {
   rival: { name: "counting, no network", dash: "1 3", mark: (x, y) => draw("path", { d: `M${x - 4} ${y - 4}l8 8m0-8l-8 8`, fill: "none" }) },
@@ -80,13 +80,6 @@ function compared(runs, task, ways, labels) {
     : found.reached === null ? `does not get there with ${count(found.below)}; more were not tried.`
       : `needs ${labelled(found.reached)} for that; ${count(found.below)} ${found.below === 1 ? "is" : "are"} too few.`;
   return `${begin}, the random start ${shown(random.mean)}. The random start ${more}`;
-}
-
-function draw(tag, traits, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(traits)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
 }
 
 const circle = (x, y, fill = "currentColor") => draw("circle", { cx: x, cy: y, r: 4, fill });

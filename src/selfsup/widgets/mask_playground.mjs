@@ -1,7 +1,10 @@
 // MaskPlayground's user interface. In a notebook the kernel answers; on a page of the site, the engine in the browser.
 // Everything shown is a trait: the question (sentence, touched, model_name, top) and the answer to it.
 
-import { LONGEST_LINK, ROOT, SILENT_KERNEL, check, choice, clip, copyLink, engine, key, make, percent } from "./shared.mjs";
+import {
+  LONGEST_LINK, ROOT, SILENT_KERNEL, check, choice, clip, copyLink, engine, fillWord, key, make, nats, rough, speech,
+  wordCard,
+} from "./shared.mjs";
 
 const QUESTION = ["sentence", "touched", "model_name", "top"];
 const KINDS = { mask: "[MASK]", random: "random word", unchanged: "unchanged" };
@@ -37,54 +40,12 @@ export function readLink(fragment, anchor, names) {
   return { sentence, model_name, touched };
 }
 
-const nats = (loss) => loss.toFixed(2);
-const rough = (text) => text.match(/[\p{L}\p{N}\p{M}]+|[^\s\p{L}\p{N}\p{M}]/gu) ?? [];
-
-/** One hidden token: the model's bars above the truth's, the real word marked, its cross-entropy below. */
-function card(word, prediction, truth, top) {
-  const { real, piece } = prediction;
+/** What is shown of a hidden token's predictions: the likeliest of either, and the real one. */
+function rowsOf(prediction, truth, top) {
   const exactly = new Map(truth?.top ?? []);
   const rows = prediction.top.map(([token, p]) => ({ token, p, q: exactly.get(token) }));
   rows.sort((a, b) => Math.max(b.p, b.q ?? 0) - Math.max(a.p, a.q ?? 0));
-  const shown = rows.filter(({ token }, index) => index < top + 1 || token === real);
-  const title = make("p", { class: "ss-title" });
-  const name = real ?? clip(word.text);
-  title.append(make("span", { class: "ss-hidden-text" }, "x″ ", make("bdi", {}, clip(name))));
-  const how = {
-    mask: "hidden by [MASK]",
-    random: `the model sees “${clip(word.seen[piece] ?? "")}”`,
-    unchanged: "left unchanged",
-  };
-  title.append(make("span", { class: "ss-small" }, ` ${word.given ? "a [MASK] of your own" : how[word.kind]}`));
-  const body = make("tbody");
-  for (const { token, p, q } of shown) {
-    const bar = (kind, value) => {
-      const node = make("span", { class: `ss-bar ss-bar-${kind}` });
-      node.hidden = value === 0;
-      node.style.width = `${Math.min(100, Math.max(0, value * 100))}%`;
-      return node;
-    };
-    const number = (kind, label, value) => make("span", { class: `ss-number ss-${kind}-text` },
-      make("span", { class: "ss-for-readers" }, `${label} `), percent(value));
-    const bars = make("td", { "aria-hidden": "true" }, bar("model", p));
-    const numbers = make("td", {}, number("model", "model", p));
-    if (q !== undefined) { bars.append(bar("truth", q)); numbers.append(number("truth", ", exact", q)); }
-    const label = make("th", { scope: "row", title: token }, make("bdi", {}, clip(token)));
-    if (token === real) label.prepend("▸ ");
-    body.append(make("tr", { class: token === real ? "ss-real" : "" }, label, bars, numbers));
-  }
-  const loss = make("p", { class: "ss-loss" });
-  if (real === null) loss.append("No real word that the model knows, so no cross-entropy.");
-  else {
-    loss.append("−ln p(", make("bdi", { class: "ss-hidden-text" }, clip(real)), ") = ",
-      make("span", { class: "ss-model-text" }, prediction.loss === null ? "∞" : nats(prediction.loss)));
-    if (truth) {
-      loss.append(", exact ", make("span", { class: "ss-truth-text" }, truth.loss === null ? "∞" : nats(truth.loss)));
-    }
-    loss.append(" nats");
-  }
-  const table = make("table", { class: "ss-bars", "aria-label": `Predictions for ${clip(name)}` }, body);
-  return make("div", { class: "ss-card" }, title, table, loss);
+  return rows.filter(({ token }, index) => index < top + 1 || token === prediction.real);
 }
 
 let views = 0;
@@ -243,11 +204,7 @@ function render({ model, el }) {
         box.setAttribute("aria-label", clip(word.text, 40) + (kind ? `, ${as[kind]}` : ""));
       }
       const under = word.given || !(kind || split) ? "" : clip(split ? word.pieces.join(" ") : word.text, 48);
-      box.replaceChildren(
-        make("span", { class: `ss-seen${kind === "mask" ? " ss-token" : ""}` }, make("bdi", {}, clip(shown))),
-        make("span", { class: "ss-under" }, make("bdi", {}, under)),
-        make("span", { class: "ss-wide", "aria-hidden": "true" }, clip(word.text)),
-      );
+      fillWord(box, word.text, shown, under, kind === "mask");
     });
   }
 
@@ -258,7 +215,8 @@ function render({ model, el }) {
     say(model.get("note"));
     truthKey.hidden = !truth.length;
     const top = model.get("top");
-    cards.replaceChildren(...predictions.map((one, index) => card(list[one.position], one, truth[index], top)));
+    cards.replaceChildren(...predictions.map((one, index) =>
+      wordCard(list[one.position], one, truth[index], rowsOf(one, truth[index], top))));
     const [loss, floor] = [model.get("cross_entropy"), model.get("floor")];
     sum.replaceChildren();
     if (loss === null) {
@@ -275,16 +233,6 @@ function render({ model, el }) {
     told.hidden = !unseen;
     clearTimeout(speaking);
     speaking = setTimeout(() => { spoken.textContent = speech(list, predictions, truth); }, 250);
-  }
-
-  function speech(list, predictions, truth) {
-    const best = ({ top: rows }) => rows.slice(0, 2).map(([token, p]) => `${token} ${percent(p)}`).join(", ");
-    const parts = predictions.slice(0, 3).map((one, index) => {
-      const exactly = truth[index] ? `; exact, ${best(truth[index])}` : "";
-      return `For ${clip(one.real ?? list[one.position].text)} the model says ${best(one)}${exactly}.`;
-    });
-    if (predictions.length > 3) parts.push(`And ${predictions.length - 3} more.`);
-    return parts.join(" ");
   }
 
   function showQuestion() {

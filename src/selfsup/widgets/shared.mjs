@@ -19,11 +19,12 @@ function createEngine() {
     });
     const files = await manifest.catch((error) => { manifest = null; throw error; });
     if (!files[name]) throw new Error(`this site has no model ${name}`);
-    const { config, weights, tokenizer, adapters = {} } = files[name];
+    const { config, weights, tokenizer, adapters = {}, snapshots = {} } = files[name];
     const assets = { engine: files["engine.mjs"], config, weights, tokenizer };
     if (TINY.test(name)) Object.assign(assets, { world: files["world.json"], tinyworld: files["tinyworld.mjs"] });
     for (const key of Object.keys(assets)) assets[key] = assets[key] && address(assets[key]);
-    assets.adapters = Object.fromEntries(Object.entries(adapters).map(([task, file]) => [task, address(file)]));
+    const addresses = (list) => Object.fromEntries(Object.entries(list).map(([key, file]) => [key, address(file)]));
+    Object.assign(assets, { adapters: addresses(adapters), snapshots: addresses(snapshots) });
     return { assets, code: address(files["worker.mjs"]) };
   }
 
@@ -69,6 +70,14 @@ export function make(tag, traits = {}, ...children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value != null) node.setAttribute(name, value);
   }
+  node.append(...children);
+  return node;
+}
+
+/** An element of a drawing. */
+export function draw(tag, traits, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(traits)) node.setAttribute(name, value);
   node.append(...children);
   return node;
 }
@@ -125,6 +134,75 @@ export function bars(title, labels, model, exact) {
     body.append(make("tr", {}, make("th", { scope: "row" }, label), drawn, numbers));
   });
   return make("table", { class: "ss-bars", "aria-label": title }, body);
+}
+
+export const nats = (loss) => loss.toFixed(2);
+/** About where words are, before a tokenizer has said it. */
+export const rough = (text) => text.match(/[\p{L}\p{N}\p{M}]+|[^\s\p{L}\p{N}\p{M}]/gu) ?? [];
+
+/** Fills the box of a word: what the model sees, and below it what is hidden; the wider of both gives the width. */
+export function fillWord(box, text, shown, under, token) {
+  box.replaceChildren(
+    make("span", { class: `ss-seen${token ? " ss-token" : ""}` }, make("bdi", {}, clip(shown))),
+    make("span", { class: "ss-under" }, make("bdi", {}, under)),
+    make("span", { class: "ss-wide", "aria-hidden": "true" }, clip(text)),
+  );
+}
+
+/** One hidden token: the model's bars above the truth's, the real word marked, its cross-entropy below.
+ *  shown: a row for each {token, p, q}, q undefined where there is no truth; a row without a token only takes
+ *  its place. */
+export function wordCard(word, prediction, truth, shown) {
+  const { real, piece } = prediction;
+  const title = make("p", { class: "ss-title" });
+  const name = real ?? clip(word.text);
+  title.append(make("span", { class: "ss-hidden-text" }, "x″ ", make("bdi", {}, clip(name))));
+  const how = {
+    mask: "hidden by [MASK]",
+    random: `the model sees “${clip(word.seen[piece] ?? "")}”`,
+    unchanged: "left unchanged",
+  };
+  title.append(make("span", { class: "ss-small" }, ` ${word.given ? "a [MASK] of your own" : how[word.kind]}`));
+  const body = make("tbody");
+  for (const { token, p, q } of shown) {
+    const bar = (kind, value) => {
+      const node = make("span", { class: `ss-bar ss-bar-${kind}` });
+      node.hidden = value === 0;
+      node.style.width = `${Math.min(100, Math.max(0, value * 100))}%`;
+      return node;
+    };
+    const number = (kind, label, value) => make("span", { class: `ss-number ss-${kind}-text` },
+      make("span", { class: "ss-for-readers" }, `${label} `), percent(value));
+    const bars = make("td", { "aria-hidden": "true" }, bar("model", p));
+    const numbers = make("td", {}, number("model", "model", p));
+    if (q !== undefined) { bars.append(bar("truth", q)); numbers.append(number("truth", ", exact", q)); }
+    const label = make("th", { scope: "row", title: token }, make("bdi", {}, clip(token)));
+    if (token === real) label.prepend("▸ ");
+    body.append(make("tr", { class: token === real ? "ss-real" : token ? "" : "ss-empty" }, label, bars, numbers));
+  }
+  const loss = make("p", { class: "ss-loss" });
+  if (real === null) loss.append("No real word that the model knows, so no cross-entropy.");
+  else {
+    loss.append("−ln p(", make("bdi", { class: "ss-hidden-text" }, clip(real)), ") = ",
+      make("span", { class: "ss-model-text" }, prediction.loss === null ? "∞" : nats(prediction.loss)));
+    if (truth) {
+      loss.append(", exact ", make("span", { class: "ss-truth-text" }, truth.loss === null ? "∞" : nats(truth.loss)));
+    }
+    loss.append(" nats");
+  }
+  const table = make("table", { class: "ss-bars", "aria-label": `Predictions for ${clip(name)}` }, body);
+  return make("div", { class: "ss-card" }, title, table, loss);
+}
+
+/** The predictions in a sentence or two, to be read aloud. */
+export function speech(list, predictions, truth) {
+  const best = ({ top: rows }) => rows.slice(0, 2).map(([token, p]) => `${token} ${percent(p)}`).join(", ");
+  const parts = predictions.slice(0, 3).map((one, index) => {
+    const exactly = truth[index] ? `; exact, ${best(truth[index])}` : "";
+    return `For ${clip(one.real ?? list[one.position].text)} the model says ${best(one)}${exactly}.`;
+  });
+  if (predictions.length > 3) parts.push(`And ${predictions.length - 3} more.`);
+  return parts.join(" ");
 }
 
 /** Put `link` into the address bar and the clipboard, and say so. */

@@ -270,27 +270,33 @@ function find(logits, start, length, softmax) {
 const loaded = new Map();
 
 async function get(url, kind) {
-  const response = await fetch(url);
+  const response = await fetch(url).catch(() => ({ status: "no connection" }));
   if (!response.ok) throw new Error(`could not fetch ${new URL(url).pathname} (${response.status})`);
   return response[kind]();
 }
 
-/** @param {object} assets  addresses: {engine, config, weights, tokenizer, world?, tinyworld?} */
-async function load({ engine, config, weights, tokenizer, world, tinyworld }) {
-  const [code, settings, bytes, words, grammar, language] = await Promise.all([
-    import(engine), get(config, "json"), get(weights, "arrayBuffer"), get(tokenizer, "json"),
-    world && get(world, "json"), tinyworld && import(tinyworld),
+/** What all weights of a checkpoint share. assets: addresses {engine, config, weights, tokenizer, world?, tinyworld?} */
+async function loadShared({ engine, config, tokenizer, world, tinyworld }) {
+  const [code, settings, words, grammar, language] = await Promise.all([
+    import(engine), get(config, "json"), get(tokenizer, "json"), world && get(world, "json"), tinyworld && import(tinyworld),
   ]);
-  const model = new code.Bert(settings, bytes);
-  const parts = { model, code, tokenizer: new code.Tokenizer(words), softmax: code.softmax };
+  const parts = { code, settings, tokenizer: new code.Tokenizer(words), softmax: code.softmax };
   if (language) {
     parts.language = language.loadLanguage(grammar);
-    if (model.relation) parts.pairs = new language.Pairs(grammar);
+    parts.pairsOf = () => new language.Pairs(grammar);
     const known = parts.tokenizer.tokens.filter((token) => !parts.tokenizer.special.includes(token));
     if (known.join(" ") !== parts.language.words.join(" ")) throw new Error("the model and Tinyworld have other words");
   }
-  model.logits([0, 1, 2, 3], [1]); // the first run compiles
   return parts;
+}
+
+async function load(assets) {
+  const [shared, bytes] = await Promise.all([
+    once(assets.tokenizer, () => loadShared(assets)), get(assets.weights, "arrayBuffer"),
+  ]);
+  const model = new shared.code.Bert(shared.settings, bytes);
+  model.logits([0, 1, 2, 3], [1]); // the first run compiles
+  return { ...shared, model, pairs: model.relation && shared.pairsOf?.() };
 }
 
 /** The model of `parts` once for each adapter, with the names of the classes. */
@@ -312,10 +318,13 @@ function once(key, start) {
   return loaded.get(key);
 }
 
-/** Loads the model of `assets` once, then answers `question` (or nothing when there is none). */
+/** Loads the model of `assets` once, then answers `question` (or nothing when there is none, or only a step).
+ *  question.step: the snapshot that answers; the last weights where none is named. */
 export async function handle({ assets, question }) {
-  const parts = await once(assets.weights, () => load(assets));
-  if (!question) return null;
+  const step = question?.step, weights = step === undefined ? assets.weights : assets.snapshots[step];
+  if (!weights) throw new Error(`this site has no snapshot of step ${step}`);
+  const parts = await once(weights, () => load({ ...assets, weights }));
+  if (!question || Object.keys(question).join() === "step") return null;
   if ("statement" in question) {
     const specialists = await once(`${assets.weights} adapters`, () => loadSpecialists(assets, parts));
     return consult(question, { ...parts, specialists });
