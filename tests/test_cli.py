@@ -259,6 +259,40 @@ def test_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path):
     assert not list(tmp_path.glob(".*")), "a half-written file was left behind"
 
 
+def test_probe_says_what_the_vectors_tell(capsys):
+    told = ["--learned", "300", "--asked", "150"]
+    assert cli.main(["probe", "tinyworld-nsp", "tinyworld-sop", "--questions", "sense", "topic", *told]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0].strip() for line in lines] == ["sense", *(names := ["tinyworld-nsp", "tinyworld-sop"]),
+                                                              "topic", *names]
+    assert "guessing" in lines[0] and "counting words" in lines[0] and "exact rules 9" in lines[0]
+    layers = [int(number) for number in lines[1].rpartition(": ")[2].split()]
+    assert len(layers) == 3 and layers[-1] > layers[0], "blocks know more of a sense than the word does"
+
+
+def test_probe_reads_treebanks(tmp_path, capsys):
+    rows = "\n".join(f"{i}\t{word}\t_\t{tag}" + "\t_" * 6 for i, (word, tag) in enumerate(
+        [("the", "DET"), ("king", "NOUN"), ("sang", "VERB")], 1))
+    (tmp_path / "bank.conllu").write_text("\n\n".join([rows] * 12) + "\n", encoding="utf-8")
+    files = [str(tmp_path / "bank.conllu")] * 2
+    assert cli.main(["probe", "storybook-bert", "--treebank", *files]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("commonest tag: 33.3%") and lines[1].startswith("usual tag: 100.0%")
+    assert any(line.startswith("storybook-bert, layer 4: 100.0%") for line in lines)
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["tinyworld-nsp", "--questions", "music"], "there is no question 'music': choose from part of speech,"),
+    (["storybook-bert", "--questions", "topic"], "storybook-bert was not trained on Tinyworld"),
+    (["tinyworld-nsp", "--asked", "0"], "give at least one example to learn from"),
+    (["tinyworld-nsp", "--step", "3"], "there are no snapshots of 'tinyworld-nsp'"),
+    (["tinyworld-nsp", "--treebank", "nothing.conllu", "nothing.conllu"], "nothing.conllu: No such file"),
+])  # fmt: skip
+def test_probe_refuses_in_one_line(capsys, arguments, said):
+    assert cli.main(["probe", *arguments]) == 1
+    assert said in one_line(capsys)
+
+
 def test_asking_for_help_does_not_import_torch():
     code = "import sys, selfsup.cli; assert 'torch' not in sys.modules, 'the command line is slow to start'"
     subprocess.run(

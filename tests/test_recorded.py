@@ -15,13 +15,13 @@ from selfsup.corpora.tinyworld.tasks import TASKS, classes_of
 from selfsup.finetuning import with_head
 from selfsup.models.pretrained import load
 from selfsup.recorded import __main__ as runs
-from selfsup.recorded import fine_tuning, real_text
+from selfsup.recorded import embryology, fine_tuning, real_text
 from selfsup.training import Recipe
 
 NAMES = sorted(runs.RECORDS)
 CONDITION = (
     *("phases", "rate", "name", "whole_word", "labels", "start", "learning_rate", "question"),
-    *("kind", "task", "way"),
+    *("kind", "task", "way", "frequencies", "step"),
 )
 ONE_SEED = {  # choices, and weights that are shipped
     "tuning": {fine_tuning.TUNING_SEED},
@@ -50,6 +50,8 @@ def test_record_says_how_it_was_made(name):
 def test_record_has_three_seeds_of_each(name):
     conditions: dict[str, set[int]] = {}
     for run in recorded.read(name)["runs"]:
+        if "seed" not in run:  # no model
+            continue
         kept = {k: v for k, v in run.items() if k in CONDITION}
         conditions.setdefault(json.dumps(kept), set()).add(run["seed"])
     assert all(seeds == ONE_SEED.get(name, set(runs.SEEDS)) for seeds in conditions.values())
@@ -166,3 +168,44 @@ def test_a_curve_can_be_made_again(monkeypatch):
     kept = next(run for run in recorded.read("curves")["runs"] if (run["task"], run["way"]) == ("tags", "frozen"))
     kind = [kept[name] for name in ("task", "way", "seed", "labels", "learning_rate")]
     assert abs(fine_tuning.one_score(tuple(kind))["score"] - kept["score"]) < 0.03
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A handful of questions, one core, and a model that is trained for a moment."""
+    monkeypatch.setattr(embryology, "side_by_side", lambda work, kinds, together=1: map(work, kinds))
+    monkeypatch.setattr(embryology, "LEARNED", 60)
+    monkeypatch.setattr(embryology, "ASKED", 40)
+    monkeypatch.setattr(embryology, "CLOZE", dict.fromkeys(embryology.CLOZE, 40))
+    monkeypatch.setattr(embryology, "learn", lambda *_: None)
+    for cached in (embryology.questions, embryology.cloze):
+        cached.cache_clear()
+    yield replace(embryology.SPELLED, steps=4, snapshots=3, corpus_options={"n": 300}, evaluate_every=4)
+    for cached in (embryology.questions, embryology.cloze):
+        cached.cache_clear()
+
+
+def shapes(runs):
+    """What kinds of runs a record has, with the fields of each."""
+    return {(run["kind"], run.get("question"), *run) for run in runs}
+
+
+def test_the_embryology_can_be_made_again_and_takes_up_what_is_there(few, tmp_path):
+    made = list(embryology.embryology(few, (0, 1), tmp_path))
+    assert shapes(made) == shapes(recorded.read("embryology")["runs"])
+    assert [run["step"] for run in made if run["kind"] == "snapshot"] == [0, 1, 4] * 2
+    weights = (tmp_path / "1" / "snapshots" / "000004.safetensors").read_bytes()
+    again = list(embryology.embryology(few, (0, 1), tmp_path))
+    assert again == made and (tmp_path / "1" / "snapshots" / "000004.safetensors").read_bytes() == weights
+    (first, second) = (run for run in made if run["kind"] == "snapshot" and run["step"] == 4)
+    assert first["cloze"] != second["cloze"], "seeds differ"
+
+
+def test_the_frequencies_can_be_made_again(few):
+    made = list(embryology.frequencies(few, (0,)))
+    kept = recorded.read("frequencies")["runs"]
+    assert shapes(made) == shapes(kept)
+    spellings = {run["frequencies"]: run["median"] for run in made if run["kind"] == "spellings"}
+    assert spellings["natural"]["DET"] > 10 * spellings["natural"]["NOUN"]
+    assert spellings["exchanged"]["DET"] < spellings["exchanged"]["NOUN"] / 5, "now determiners are rare"
+    assert 0.2 < spellings["equal"]["DET"] / spellings["equal"]["NOUN"] < 5

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from .corpora.tinyworld.tasks import SENTIMENTS, classes_of
 from .finetuning import pad
 from .models.bert import MaskedLanguageModel
 from .models.encoder import Encoder
+from .probing import fit_probe, right
 
 VERBS = {"was": "were"} | dict(
     re.findall(r"\{hero:(\w+)/(\w+)\}", (GRAMMAR / "grammar.txt").read_text(encoding="utf-8"))
@@ -131,6 +133,16 @@ def crossing(steps: Sequence[int], scores: Sequence[float], threshold: float) ->
         elif reached is None:
             reached = step
     return reached
+
+
+def told_by_layer(encoder: Encoder, learned: Probed, asked: Probed, **options: Any) -> list[np.ndarray]:
+    """For the embeddings and each block (n,) bool: whether a linear probe of its vectors tells the labels of `asked`.
+
+    options: of `fit_probe`, which learns from `learned`.
+    """
+    pairs = zip(vectors(encoder, learned), vectors(encoder, asked))
+    return [right(fit_probe(seen, learned.labels, len(asked.classes), **options), other, asked.labels)
+            for seen, other in pairs]
 
 
 def counting(learned: Probed, asked: Probed) -> np.ndarray:

@@ -204,6 +204,59 @@ def _tell(_: Any, record: dict[str, float]) -> None:
     print(line, flush=True)
 
 
+def _add_probe(commands: Any) -> None:
+    about = "Ask frozen models what their vectors tell: questions of Tinyworld, or the tags of a treebank."
+    parser = commands.add_parser("probe", help=about, description=about)
+    parser.set_defaults(run=_probe, if_stopped="")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="a shipped checkpoint, a folder, or a hub's name")
+    parser.add_argument("--step", type=int, help="of a run with snapshots: the weights after so many steps")
+    parser.add_argument("--questions", nargs="+", metavar="NAME", help="such as sense topic (default: all nine)")
+    parser.add_argument("--learned", type=int, default=1200, help="examples that a probe learns from (1200)")
+    parser.add_argument("--asked", type=int, default=800, help="other examples that judge it (800)")
+    parser.add_argument("--treebank", nargs=2, metavar="FILE", help="instead: two CoNLL-U files, to learn and to judge")
+    parser.add_argument("--seed", type=int, default=0, help="of the examples, or of the control labels")
+
+
+def _probe(options: argparse.Namespace) -> int:
+    if options.treebank:
+        from .corpora.annotated import read_conllu
+        from .probing import probe_checkpoints
+
+        learned, judged = map(read_conllu, options.treebank)
+        for row in probe_checkpoints(options.models, learned, judged, seed=options.seed):
+            middle, low, high = (f"{100 * value:.1f}" for value in row["accuracy"])
+            layer = "" if row["layer"] is None else f", layer {row['layer']}"
+            print(f"{row['checkpoint']}{layer}: {middle}% ({low} to {high}), selectivity "
+                  f"{100 * row['selectivity'][0]:.1f}", flush=True)
+        return 0
+    from .abilities import PROBES, counting, told_by_layer
+    from .corpora import tinyworld
+    from .models.pretrained import load, load_snapshot
+
+    language, names = tinyworld.load("world"), options.questions or list(PROBES)
+    if unknown := [name for name in names if name not in PROBES]:
+        raise ValueError(f"there is no question {unknown[0]!r}: choose from {', '.join(PROBES)}")
+    if min(options.learned, options.asked) < 1 or options.seed < 0:
+        raise ValueError("give at least one example to learn from and one to judge by, and a seed from 0")
+    models = {}
+    for name in options.models:
+        model, tokenizer = load(name)
+        if tokenizer.get_vocab() != language.tokenizer.get_vocab():
+            raise ValueError(f"{name} was not trained on Tinyworld, whose questions it cannot read: see --treebank")
+        models[name] = model if options.step is None else load_snapshot(name, options.step)
+    for name in names:
+        learned, asked = (PROBES[name](language, n, 2 * options.seed + part)
+                          for part, n in enumerate((options.learned, options.asked)))
+        guess = (asked.labels == learned.labels.bincount().argmax()).double().mean()
+        beside = f"guessing {100 * guess:.0f}, counting words {100 * counting(learned, asked).mean():.0f}"
+        best = "" if asked.best is None else f", exact rules {100 * asked.best.mean():.0f}"
+        print(f"{name}, percent right: {beside}{best}")
+        for title, model in models.items():
+            layers = (f"{100 * told.mean():.0f}" for told in told_by_layer(model.encoder, learned, asked))
+            print(f"  {title}, embeddings and blocks: {' '.join(layers)}", flush=True)
+    return 0
+
+
 def _add_bench(commands: Any) -> None:
     about = "Measure what the course promises, and print ratios with their spread beside each target."
     parser = commands.add_parser("bench", help=about, description=about)
@@ -230,7 +283,7 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = [_add_pretrain, _add_bench]  # a new command is one more function that adds its parser
+COMMANDS = [_add_pretrain, _add_probe, _add_bench]  # a new command is one more function that adds its parser
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..abilities import CLOZES, PROBES, Cloze, Probed, answers, counting, vectors
+from ..abilities import CLOZES, PROBES, Cloze, Probed, answers, counting, told_by_layer, vectors
 from ..corpora import Corpus, load_corpus, tinyworld
 from ..corpora.tinyworld.corpus import HELD_OUT_SEED
 from ..corpora.tinyworld.spellings import FREQUENCIES, Spellings
@@ -80,12 +80,10 @@ def baselines() -> Iterator[dict]:
 def one_probe(name: str, encoder: Any, seed: int) -> dict[str, list]:
     """A question's probes: accuracy by layer, with intervals; on meaningless labels; the last layer's code."""
     learned, asked = questions(name)
+    classes, told = len(asked.classes), told_by_layer(encoder, learned, asked, steps=PROBE_STEPS)
+    found = {"linear": [float(one.mean()) for one in told],
+             "interval": [interval(one, asked.text.numpy(), draws=500) for one in told]}
     rows = [*zip(vectors(encoder, learned), vectors(encoder, asked))]
-    classes, found = len(asked.classes), {"linear": [], "interval": []}
-    for seen, other in rows:
-        told = right(fit_probe(seen, learned.labels, classes, steps=PROBE_STEPS), other, asked.labels)
-        found["linear"].append(float(told.mean()))
-        found["interval"].append(interval(told, asked.text.numpy(), draws=500))
     seen, other = rows[-1]
     deep = fit_probe(seen, learned.labels, classes, hidden=HIDDEN, steps=PROBE_STEPS, seed=seed)
     found["hidden"] = float(right(deep, other, asked.labels).mean())
