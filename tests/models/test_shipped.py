@@ -16,17 +16,18 @@ from selfsup.corpora.tinyworld.floors import Estimate, corrupt, exact_losses
 from selfsup.corpora.tinyworld.pairs import Pairs
 from selfsup.corpora.tinyworld.tasks import TASKS
 from selfsup.finetuning import as_batch, pad, score
-from selfsup.models.pretrained import CHECKPOINTS, load
+from selfsup.models.pretrained import CHECKPOINTS, load, load_snapshot, snapshots
 from selfsup.objectives.masking import BERTS_RATES
 from selfsup.recorded.sentence_pairs import judged, questions
 
-# Nats. The aim is 0.03: longer training closes the rest, and this bound is to follow the model down.
-GAP = 0.1
+# Nats. The aim is 0.03, which the second one reaches on 500 texts: these bounds leave room for which texts are drawn.
+GAPS = {"tinyworld-bert": 0.1, "tinyworld-embryo": 0.05}
 
 
-def test_tinyworld_bert_is_near_the_exact_truth():
+@pytest.mark.parametrize("name", GAPS)
+def test_a_model_of_tinyworld_is_near_the_exact_truth(name):
     """On held-out texts, the same corruption for both: mean loss minus mean exact loss, in nats per chosen word."""
-    model, tokenizer = load("tinyworld-bert")
+    model, tokenizer = load(name)
     language, corpus = tinyworld.load("world"), load_corpus("tinyworld", n=1)
     rng, excess, text = np.random.default_rng(0), [], []
     for i in range(400):
@@ -39,7 +40,7 @@ def test_tinyworld_bert_is_near_the_exact_truth():
             excess.append(ours - exact_losses(language, ids, targets, **BERTS_RATES))
             text += [i] * len(places)
     gap = Estimate.of(np.concatenate(excess), text)
-    assert gap.value < GAP, f"tinyworld-bert stands {gap} nats above the exact answer"
+    assert gap.value < GAPS[name], f"{name} stands {gap} nats above the exact answer"
 
 
 def test_storybook_bert_fills_in_what_a_reader_would_ask():
@@ -54,9 +55,16 @@ def test_storybook_bert_fills_in_what_a_reader_would_ask():
 
 def test_weights_are_small_enough_for_a_page():
     small = {f"tinyworld-{kind}": 0.4e6 for kind in ("nsp", "sop", "pairs")}
-    for name, most in {"tinyworld-bert": 1.6e6, "storybook-bert": 6.5e6, **small}.items():
+    for name, most in {**dict.fromkeys(GAPS, 1.6e6), "storybook-bert": 6.5e6, **small}.items():
         size = (CHECKPOINTS / name / "model.safetensors").stat().st_size
         assert size <= most, f"{name} takes {size:,} bytes"
+
+
+def test_snapshots_end_with_the_model_itself():
+    kept, (model, _) = snapshots("tinyworld-embryo"), load("tinyworld-embryo")
+    assert min(kept) == 0 and max(kept) == 12_000
+    last = load_snapshot("tinyworld-embryo", 12_000).state_dict()
+    assert all(torch.equal(weight, last[name]) for name, weight in model.state_dict().items())
 
 
 def test_pairs_are_judged_better_by_the_model_that_was_asked():
