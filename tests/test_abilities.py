@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
 
-from selfsup.abilities import CLOZES, FACTS, PROBES, VERBS, Probed, answers, counting, crossing, vectors
+from selfsup.abilities import (
+    CLOZES,
+    FACTS,
+    PROBES,
+    VERBS,
+    Probed,
+    _verbs,
+    answers,
+    counting,
+    crossing,
+    vectors,
+)
 from selfsup.corpora import tinyworld
 from selfsup.corpora.tinyworld import Impossible
 from selfsup.corpora.tinyworld.automaton import SPECIAL
@@ -14,6 +28,7 @@ from selfsup.corpora.tinyworld.floors import MASK_ID
 from selfsup.corpora.tinyworld.spellings import FREQUENCIES, FUNCTION, Spellings
 from selfsup.models.bert import MaskedLanguageModel
 from selfsup.models.encoder import EncoderConfig
+from selfsup.models.pretrained import load
 from selfsup.probing import control_labels, fit_probe, right
 
 
@@ -79,13 +94,26 @@ def test_answers_are_those_of_a_slow_loop(world, model, name):
 
 
 @pytest.mark.parametrize("name", CLOZES)
-def test_nobody_beats_the_exact_rules(world, model, name):
+def test_a_good_model_stands_a_little_above_the_exact_rules(world, name):
+    """Which it cannot if these do not see what it sees, or see more."""
     asked = CLOZES[name](world, 150, 5)
-    told, loss = answers(model, asked)
-    assert loss.mean() > asked.floor.mean() and told.mean() <= asked.best.mean() + 0.05
-    assert (asked.floor > -1e-9).all()
-    ordinary = asked.real >= SPECIAL
-    assert ordinary.all()
+    told, loss = answers(load("tinyworld-embryo")[0], asked)
+    easy = asked.group != "thing.colour"  # which it never learned
+    assert asked.floor.mean() < loss.mean() and loss[easy].mean() < asked.floor[easy].mean() + 0.1
+    assert abs(told[easy].mean() - asked.best[easy].mean()) < 0.06
+    assert (asked.floor > -1e-9).all() and (asked.real >= SPECIAL).all()
+
+
+@pytest.mark.parametrize("name", ["covered part of speech", "agreement", "sense", "topic", "mood", "order"])
+def test_who_is_sure_is_right(world, name):
+    """Where the exact rules leave one label it is the gold one, and counting words is no better than they are."""
+    learned, asked = (PROBES[name](world, n, seed) for n, seed in ((300, 8), (200, 9)))
+    assert asked.best.mean() + 0.03 > counting(learned, asked).mean()
+    if name == "covered part of speech":
+        for i in range(200):
+            place = int(asked.spans[i, 0, 0]) - 1
+            exact = world.posterior(words_of(world, asked, i), [place])[0]
+            assert asked.best[i] or exact.max() < 1 - 1e-9, "one word is possible, so its kind is known"
 
 
 def test_minimal_pairs_differ_in_one_word_and_one_is_impossible(world):
@@ -100,23 +128,34 @@ def test_minimal_pairs_differ_in_one_word_and_one_is_impossible(world):
         world.log_prob([*tokens[:place], real, *tokens[place + 1 :]])
         with pytest.raises(Impossible):
             world.log_prob([*tokens[:place], rival, *tokens[place + 1 :]])
-    assert {"plain", "attracted"} == set(asked.group), "nouns of the other number stand between, and do not"
+    assert {"no noun", "same number", "other number"} == set(asked.group)
     assert asked.best.all(), "who knows the rules takes the possible one"
 
 
-def test_an_attracted_verb_has_a_noun_of_the_other_number_before_it(world):
-    asked = CLOZES["minimal pairs"](world, 200, 6)
-    names = world.tokenizer.convert_ids_to_tokens
-    for i in np.flatnonzero(asked.group == "attracted"):
-        place = int(asked.place[i]) - 1
-        before = words_of(world, asked, i)[max(0, place - 3) : place]
-        plural = names([int(asked.real[i])])[0] in VERBS.values()
-        nouns = [word for word in before if word.isalpha() and word not in ("the", "in", "of", "with", "near", "under")]
-        assert any((word.endswith("s") or word == "leaves") != plural for word in nouns), (before, plural)
+def test_what_stands_between_subject_and_verb(world):
+    """Against a table of nouns, written by hand."""
+    plural = {"stones", "tents", "gloves", "cakes", "leaves", "potatoes", "carrots", "tools", "boats", "pumpkins",
+              "peas", "lemons", "leeks", "coins", "books", "tomatoes", "palaces", "pears", "onions", "grapes", "apples",
+              "turnips", "plums", "cherries", "melons", "peaches"}
+    seen = set()
+    for verb in islice(_verbs(world, 6), 300):
+        words, tags = verb.document.tokens, verb.document.pos
+        nouns = [words[i] for i in range(verb.subject + 1, verb.place) if tags[i] == "NOUN"]
+        many = words[verb.place] in VERBS.values()
+        other = [noun for noun in nouns if (noun in plural) != many]
+        assert verb.between == ("other number" if other else "same number" if nouns else "no noun"), (nouns, many)
+        assert other_number(words[verb.place]) == verb.other
+        seen.add(verb.between)
+    assert len(seen) == 3
+
+
+def other_number(verb):
+    return (VERBS | {many: one for one, many in VERBS.items()})[verb]
 
 
 def test_facts_stand_nowhere_else_in_the_text(world):
     asked, known = CLOZES["facts"](world, 150, 4), {}
+    assert all((asked.group == fact).sum() == 30 for fact in FACTS), "as many of each"
     for fact in FACTS:
         name, column = fact.split(".")
         entry = next(one for one in world.data["registers"] if one["name"] == name)
@@ -125,7 +164,7 @@ def test_facts_stand_nowhere_else_in_the_text(world):
         tokens, real = words_of(world, asked, i), world.tokenizer.convert_ids_to_tokens([int(asked.real[i])])[0]
         assert real not in tokens, "the answer is covered everywhere"
         assert any(known[asked.group[i]].get(token) == real for token in tokens), "what it is a fact about is visible"
-    assert asked.best.mean() > 0.99 and set(asked.group) == set(FACTS)
+    assert asked.best.mean() > 0.99
 
 
 def test_the_label_of_a_pronoun_is_the_hero_it_means(world):
@@ -165,13 +204,18 @@ def test_a_planted_ability_is_found_and_its_absence_is_not(world):
     assert told[1] < 0.25, "nothing: as good as guessing"
 
 
-def test_a_control_task_is_chance_where_a_random_encoder_cannot_see_the_word(world, model):
-    learned, asked = (PROBES["covered part of speech"](world, n, seed) for n, seed in ((300, 1), (200, 2)))
-    drawn = np.random.default_rng(0).integers(SPECIAL, len(world.tokenizer), 500)
-    labels = control_labels(torch.from_numpy(drawn), learned.labels, len(world.tokenizer))
-    commonest = labels[300:].bincount().max() / 200
-    for seen, other in zip(vectors(model.encoder, learned), vectors(model.encoder, asked)):
-        assert right(fit_probe(seen, labels[:300], 13, penalty=50.0), other, labels[300:]).mean() < commonest + 0.06
+def test_a_control_task_is_learned_by_heart_from_words_and_chance_where_the_word_is_covered(world, model):
+    learned, asked = (PROBES["part of speech"](world, n, seed) for n, seed in ((600, 1), (300, 2)))
+    words = [one.ids[one.text, one.spans[:, 0, 0]] for one in (learned, asked)]
+    told, gold = (control_labels(w, learned.labels, len(world.tokenizer)) for w in words)
+    commonest = float(gold.bincount().max() / len(gold))
+    rows = [*zip(vectors(Reader(len(world.tokenizer)), learned), vectors(Reader(len(world.tokenizer)), asked))]
+    by_heart, nothing = (right(fit_probe(seen, told, 13, steps=50), other, gold).mean() for seen, other in rows)
+    assert by_heart > commonest + 0.3 and nothing < commonest + 0.05
+    covered = [replace(one, ids=one.ids.index_put((one.text, one.spans[:, 0, 0]), torch.tensor(MASK_ID)))
+               for one in (learned, asked)]
+    for seen, other in zip(*(vectors(model.encoder, one) for one in covered)):
+        assert right(fit_probe(seen, told, 13, penalty=50.0), other, gold).mean() < commonest + 0.1
 
 
 def test_who_counts_sees_the_words_of_its_runs_only():
@@ -192,14 +236,15 @@ def test_spellings_are_no_more_frequent_than_asked_and_say_the_same_words(world,
     assert (spelled.word_of[torch.from_numpy(ids)].numpy() == texts.tokens).all(), "the word can be read again"
     assert len(spelled.tokenizer) == len(spelled.word_of) == SPECIAL + spelled.ways.sum()
     most = np.where(np.isin(world.data["pos"], FUNCTION), *FREQUENCIES[kind])
-    assert (spelled.share / spelled.ways <= 1.5 * most).all()
+    assert (spelled.share / spelled.ways <= most).all()
     if kind == "natural":
         assert (ids == texts.tokens).all()
     else:
         the = world.index["the"]
         written = ids[texts.tokens == SPECIAL + the] - SPECIAL - spelled.first[the]
         ways = np.bincount(written, minlength=spelled.ways[the])
-        assert len(ways) == spelled.ways[the] > 50 and ways.min() > 0.2 * ways.mean(), "each way as often as any other"
+        assert len(ways) == spelled.ways[the] > 50 and ways.min() > 0
+        assert 0.7 < ways.var() / ways.mean() < 1.4, "each way as often as any other, as chance has it"
     assert (spelled.spell([[0, MASK_ID, 3]], 0) == [[0, MASK_ID, 3]]).all(), "special tokens stay"
 
 

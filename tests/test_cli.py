@@ -14,6 +14,9 @@ from run_training import alphabet
 
 import selfsup.corpora
 from selfsup import cli
+from selfsup.abilities import PROBES
+from selfsup.corpora import tinyworld
+from selfsup.corpora.tinyworld.corpus import HELD_OUT_SEED
 from selfsup.models.pretrained import load_pretrained
 from selfsup.training import CHECKPOINT, LOG, History, Recipe
 
@@ -270,6 +273,23 @@ def test_probe_says_what_the_vectors_tell(capsys):
     assert len(layers) == 3 and layers[-1] > layers[0], "blocks know more of a sense than the word does"
 
 
+def test_probe_takes_the_weights_of_a_step(capsys):
+    told = ["--questions", "agreement", "--learned", "150", "--asked", "80"]
+    for step in ("0", "12000"):
+        assert cli.main(["probe", "tinyworld-embryo", "--step", step, *told]) == 0
+    first, last = (int(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[1::2])
+    assert first < 85 < 95 < last, "at the end the last block knows the number"
+
+
+def test_probe_asks_about_texts_that_no_model_was_trained_on():
+    drawn = tinyworld.Pairs(tinyworld.load("world")).draw(300, 0).texts  # as the corpus of pairs begins
+    trained = {tuple(drawn[i].tolist()) for i in range(300)}
+    asked = PROBES["order"](tinyworld.load("world"), 100, HELD_OUT_SEED + 1)
+    lengths = asked.attention_mask.sum(1)
+    same = [tuple(ids[1 : n - 1].tolist()) in trained for ids, n in zip(asked.ids, lengths)]
+    assert sum(same) < 5
+
+
 def test_probe_reads_treebanks(tmp_path, capsys):
     rows = "\n".join(f"{i}\t{word}\t_\t{tag}" + "\t_" * 6 for i, (word, tag) in enumerate(
         [("the", "DET"), ("king", "NOUN"), ("sang", "VERB")], 1))
@@ -286,6 +306,7 @@ def test_probe_reads_treebanks(tmp_path, capsys):
     (["storybook-bert", "--questions", "topic"], "storybook-bert was not trained on Tinyworld"),
     (["tinyworld-nsp", "--asked", "0"], "give at least one example to learn from"),
     (["tinyworld-nsp", "--step", "3"], "there are no snapshots of 'tinyworld-nsp'"),
+    (["tinyworld-nsp", "--step", "3", "--treebank", "a", "b"], "leave --step and --questions out"),
     (["tinyworld-nsp", "--treebank", "nothing.conllu", "nothing.conllu"], "nothing.conllu: No such file"),
 ])  # fmt: skip
 def test_probe_refuses_in_one_line(capsys, arguments, said):

@@ -13,7 +13,7 @@ from selfsup import recorded
 from selfsup.corpora import tinyworld
 from selfsup.corpora.tinyworld.tasks import TASKS, classes_of
 from selfsup.finetuning import with_head
-from selfsup.models.pretrained import load
+from selfsup.models.pretrained import load, load_snapshot
 from selfsup.recorded import __main__ as runs
 from selfsup.recorded import embryology, fine_tuning, real_text
 from selfsup.training import Recipe
@@ -199,6 +199,31 @@ def test_the_embryology_can_be_made_again_and_takes_up_what_is_there(few, tmp_pa
     assert again == made and (tmp_path / "1" / "snapshots" / "000004.safetensors").read_bytes() == weights
     (first, second) = (run for run in made if run["kind"] == "snapshot" and run["step"] == 4)
     assert first["cloze"] != second["cloze"], "seeds differ"
+
+
+def test_a_run_of_another_recipe_is_not_taken(few, tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "recipe.json").write_text(replace(few, steps=5).to_json(), encoding="utf-8")
+    with pytest.raises(ValueError, match="holds a run of another recipe: choose another folder"):
+        list(embryology.embryology(few, (0,), tmp_path))
+
+
+def test_a_specialist_of_a_snapshot_learns_with_the_rate_that_other_texts_choose(monkeypatch):
+    tried, judged = [], iter([0.5, 0.1, 0.7, 0.2])
+    monkeypatch.setattr(embryology, "learn", lambda model, task, labels, seed, rate: tried.append((task, labels, rate)))
+    monkeypatch.setattr(embryology, "judge", lambda *_, **how: next(judged))
+    run = embryology.one_specialist((embryology.EMBRYO, 1, 375, "tags", 16))
+    assert tried == [("tags", 16, rate) for rate in embryology.RATES]
+    assert run["score"] == 0.2 and run["learning_rate"] == embryology.RATES[1]
+
+
+def test_the_shipped_snapshots_are_those_of_the_record():
+    last = {run["seed"]: run["cloze"] for run in recorded.read("embryology")["runs"] if run.get("step") == 12_000
+            and run["kind"] == "snapshot"}
+    told = embryology.answers(load_snapshot(embryology.EMBRYO, 12_000), embryology.cloze("minimal pairs"))
+    for group, means in embryology.by_group(embryology.cloze("minimal pairs"), *told).items():
+        assert means == pytest.approx(last[0]["minimal pairs"][group], abs=0.01)
+    assert last[0] != last[1] != last[2] != last[0], "seeds differ"
 
 
 def test_the_frequencies_can_be_made_again(few):

@@ -43,7 +43,7 @@ class Probed:
     ids, attention_mask: (texts, time) long; text: (n,) the row of each example. spans: (n, k, 2), for each example k
     runs of places, [first, last + 1]: what the probe gets is the mean vector of each. counted: (n, k', 2), the runs
     whose words a rival counts, who has no vectors. labels: (n,) long, below len(classes). best: (n,) bool, whether the
-    exact rules choose the label, or None where they were not asked.
+    exact rules choose the label (by chance where two are equally likely), or None where they were not asked.
     """
 
     ids: Tensor
@@ -110,7 +110,7 @@ def answers(model: MaskedLanguageModel, asked: Cloze, by_word: Callable[[Tensor]
     by_word: makes of the model's logits, (n, vocab), those of the words that the question speaks of.
     """
     n = len(asked.real)
-    right, loss = np.zeros(n, bool), np.zeros(n)
+    told, loss = np.zeros(n, bool), np.zeros(n)
     for rows in _by_length(asked, batch_size):
         time = int(asked.attention_mask[rows].sum(1).max())
         here, row = _here(asked, rows)
@@ -119,9 +119,9 @@ def answers(model: MaskedLanguageModel, asked: Cloze, by_word: Callable[[Tensor]
         real, rival = asked.real[here], asked.rival[here]
         of_rival = logits.gather(1, rival.clamp(min=0)[:, None])[:, 0]
         of_real = logits.gather(1, real[:, None])[:, 0]
-        right[here] = torch.where(rival < 0, logits.argmax(-1) == real, of_real > of_rival)
+        told[here] = torch.where(rival < 0, logits.argmax(-1) == real, of_real > of_rival)
         loss[here] = F.cross_entropy(logits, real, reduction="none")
-    return right, loss
+    return told, loss
 
 
 def crossing(steps: Sequence[int], scores: Sequence[float], threshold: float) -> int | None:
@@ -150,14 +150,16 @@ def counting(learned: Probed, asked: Probed) -> np.ndarray:
     from scipy.sparse import csr_matrix
     from sklearn.linear_model import LogisticRegression
 
-    def counts(one: Probed) -> csr_matrix:
-        width = int(one.ids.max()) + 1
-        places = [(i, run, int(one.ids[one.text[i], at])) for i, runs in enumerate(one.counted.tolist())
-                  for run, (first, last) in enumerate(runs) for at in range(first, last)]
-        rows, runs, words = np.array(places).T
-        shape = len(one.labels), max(width, 1024) * one.counted.shape[1]
-        return csr_matrix((np.ones(len(rows)), (rows, runs * max(width, 1024) + words)), shape=shape)
+    vocabulary = 1 + max(int(one.ids.max()) for one in (learned, asked))
 
+    def counts(one: Probed) -> csr_matrix:
+        places = [(i, run * vocabulary + int(one.ids[one.text[i], at])) for i, runs in enumerate(one.counted.tolist())
+                  for run, (first, last) in enumerate(runs) for at in range(first, last)]
+        shape = len(one.labels), vocabulary * one.counted.shape[1]
+        return csr_matrix((np.ones(len(places)), np.array(places).T), shape=shape)
+
+    if len(learned.labels.unique()) == 1:  # nothing to choose from
+        return (asked.labels == learned.labels[0]).numpy()
     rival = LogisticRegression(max_iter=1000).fit(counts(learned), learned.labels.numpy())
     return rival.predict(counts(asked)) == asked.labels.numpy()
 
@@ -170,7 +172,7 @@ def _ids(language: Language, tokens: Sequence[str]) -> list[int]:
 
 
 def _texts(language: Language, seed: int) -> Iterator[Document]:
-    """Runs of whole sentences, as many as are asked for."""
+    """Runs of whole sentences of the world, as many as are asked for. Questions ask for one or more of them."""
     for chunk in count():
         yield from language.documents(500, [seed, chunk], whole=False)
 
@@ -219,8 +221,9 @@ def covered_part_of_speech(language: Language, n: int, seed: int) -> Probed:
     for document in islice((d for d in _texts(language, seed) if len(d.tokens) > 2), n):
         place = int(rng.integers(1, len(document.tokens) - 1))
         exact, chance = language.posterior(document.tokens, [place])[0][SPECIAL:], Counter()
-        for word in np.flatnonzero(exact):
-            chance[tag_of[word]] += exact[word]
+        for word in np.flatnonzero(exact):  # the real word counts for the tag that it has here
+            known = word == language.index[document.tokens[place]]
+            chance[document.pos[place] if known else tag_of[word]] += exact[word]
         best.append(chance.most_common(1)[0][0] == document.pos[place])
         sides = [[place - 1, place], [place + 1, place + 2]]
         examples.append((len(texts), [[place, place + 1]], sides, document.pos[place]))
@@ -236,12 +239,14 @@ class _Verb:
     other: str  # the form of the other number
 
     @property
-    def attracted(self) -> bool:
-        """Whether a noun of the other number stands between subject and verb."""
+    def between(self) -> str:
+        """Which nouns stand between subject and verb: none, some of the other number, or only of the same."""
         words, plural = self.document.tokens, self.document.tokens[self.place] in VERBS.values()
-        between = [w for w, tag in zip(words[self.subject + 1 : self.place], self.document.pos[self.subject + 1 :])
-                   if tag == "NOUN"]
-        return any(w.endswith("s") != plural or w == "leaves" and not plural for w in between)
+        inside = range(self.subject + 1, self.place)
+        nouns = [words[i].endswith("s") for i in inside if self.document.pos[i] == "NOUN"]  # here all plurals end so
+        if not nouns:
+            return "no noun"
+        return "other number" if any(noun != plural for noun in nouns) else "same number"
 
 
 def _verbs(language: Language, seed: int) -> Iterator[_Verb]:
@@ -257,7 +262,7 @@ def _verbs(language: Language, seed: int) -> Iterator[_Verb]:
 def agreement(language: Language, n: int, seed: int) -> Probed:
     """The number of a covered verb whose subject stands before it, with words in between.
 
-    Who counts sees the word right before the verb.
+    Who counts sees the word right before the verb, and apart from it all words of the text.
     """
     verbs = [*islice(_verbs(language, seed), n)]
     texts, examples, best = [], [], []
@@ -266,24 +271,28 @@ def agreement(language: Language, n: int, seed: int) -> Probed:
         exact = language.posterior(tokens, [place])[0]
         best.append(exact[SPECIAL + language.index[tokens[place]]] > exact[SPECIAL + language.index[verb.other]])
         number = "one" if tokens[place] in VERBS else "many"
-        examples.append((len(texts), [[place, place + 1]], [[place - 1, place]], number))
+        counted = [[place - 1, place], [0, len(tokens)]]
+        examples.append((len(texts), [[place, place + 1]], counted, number))
         texts.append(_covered(tokens, place))
     return _probed(language, texts, examples, ("one", "many"), best)
 
 
 def coreference(language: Language, n: int, seed: int) -> Probed:
-    """Whom a visible pronoun means: which of the heroes, who is named earlier in the text."""
+    """Whom a visible pronoun means: which of the heroes, who is named earlier in the text.
+
+    Every text has one hero, so who counts all its words finds the name; the probe has the pronoun's vector alone.
+    """
     registers = {one["name"]: one for one in language.data["registers"]}
     texts, examples = [], []
     for document in _texts(language, seed):
         meant = [place for place, tag in enumerate(document.pos)
                  if tag == "PRON" and document.reads[place] == "hero" and document.hero in document.tokens[:place]]
         if meant:
-            run = [[meant[-1], meant[-1] + 1]]
-            examples.append((len(texts), run, run, document.hero))
+            run = [meant[-1], meant[-1] + 1]
+            examples.append((len(texts), [run], [run, [0, len(document.tokens)]], document.hero))
             texts.append(document.tokens)
         if len(texts) == n:
-            return _probed(language, texts, examples, registers["hero"]["values"])
+            return _probed(language, texts, examples, registers["hero"]["values"], [True] * n)
 
 
 @cache
@@ -294,7 +303,7 @@ def _senses(language: Language) -> dict[tuple[str, str], str]:
 
 
 def sense(language: Language, n: int, seed: int) -> Probed:
-    """The sense of a visible ambiguous word, as word#sense."""
+    """The sense of a visible ambiguous word, as word#sense. Who counts sees the word, and all words of the text."""
     table, topics = _senses(language), [name for name, _ in language.data["topics"]]
     texts, examples, best = [], [], []
     for document in _texts(language, seed):
@@ -304,8 +313,9 @@ def sense(language: Language, n: int, seed: int) -> Probed:
             for topic, p in zip(topics, language.topic(document.tokens)):
                 chance[table.get((word, topic))] += p
             best.append(chance.most_common(1)[0][0] == document.sense[place])
-            run = [[place, place + 1]]
-            examples.append((len(texts), run, run, f"{word}#{document.sense[place]}"))
+            run = [place, place + 1]
+            counted = [run, [0, len(document.tokens)]]
+            examples.append((len(texts), [run], counted, f"{word}#{document.sense[place]}"))
             texts.append(document.tokens)
         if len(texts) == n:
             classes = sorted({f"{word}#{one}" for (word, _), one in table.items()})
@@ -394,11 +404,11 @@ def words(language: Language, n: int, seed: int) -> Cloze:
 def minimal_pairs(language: Language, n: int, seed: int) -> Cloze:
     """A verb in its number and in the other one: two texts that differ in this word, and one is impossible.
 
-    group: "plain", or "attracted" where a noun of the other number stands between the subject and the verb.
+    group: "no noun" stands between the subject and the verb, one of the "other number", or only of the "same number".
     """
     verbs = islice(_verbs(language, seed), n)
     return _cloze(language, [(verb.document.tokens, [verb.place],
-                              [("attracted" if verb.attracted else "plain", verb.other)]) for verb in verbs])
+                              [(verb.between, verb.other)]) for verb in verbs])
 
 
 FACTS = ("country.capital", "animal.home", "animal.young", "thing.colour", "word.opposite")
@@ -407,22 +417,21 @@ FACTS = ("country.capital", "animal.home", "animal.young", "thing.colour", "word
 def facts(language: Language, n: int, seed: int) -> Cloze:
     """A fact of the world whose second half is covered, its first half visible, and said nowhere else in the text.
 
-    group: the kind of fact, one of FACTS.
+    group: the kind of fact, one of FACTS; as many of each.
     """
-    registers, asked = {one["name"]: one for one in language.data["registers"]}, []
+    registers, asked = {one["name"]: one for one in language.data["registers"]}, {fact: [] for fact in FACTS}
     for document in _texts(language, seed):
-        for fact in FACTS:
+        for fact, found in asked.items():
             name, column = fact.split(".")
             known = dict(zip(registers[name]["values"], registers[name]["columns"][column]))
             said = [known[token] for token, read in zip(document.tokens, document.reads)
                     if read == name and token in known]
             places = [place for place, (token, read) in enumerate(zip(document.tokens, document.reads))
                       if read == name and token in said and document.tokens.count(token) == 1]
-            if places:
-                asked.append((document.tokens, places[:1], [(fact, None)]))
-                break
-        if len(asked) == n:
-            return _cloze(language, asked)
+            if places and len(found) < n // len(FACTS):
+                found.append((document.tokens, places[:1], [(fact, None)]))
+        if all(len(found) == n // len(FACTS) for found in asked.values()):
+            return _cloze(language, [one for found in asked.values() for one in found])
 
 
 CLOZES: dict[str, Callable[[Language, int, int], Cloze]] = {

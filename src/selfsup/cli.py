@@ -222,6 +222,8 @@ def _probe(options: argparse.Namespace) -> int:
         from .corpora.annotated import read_conllu
         from .probing import probe_checkpoints
 
+        if options.step is not None or options.questions:
+            raise ValueError("--treebank asks the last weights for tags: leave --step and --questions out")
         learned, judged = map(read_conllu, options.treebank)
         for row in probe_checkpoints(options.models, learned, judged, seed=options.seed):
             middle, low, high = (f"{100 * value:.1f}" for value in row["accuracy"])
@@ -231,6 +233,7 @@ def _probe(options: argparse.Namespace) -> int:
         return 0
     from .abilities import PROBES, counting, told_by_layer
     from .corpora import tinyworld
+    from .corpora.tinyworld.corpus import HELD_OUT_SEED
     from .models.pretrained import load, load_snapshot
 
     language, names = tinyworld.load("world"), options.questions or list(PROBES)
@@ -245,8 +248,8 @@ def _probe(options: argparse.Namespace) -> int:
             raise ValueError(f"{name} was not trained on Tinyworld, whose questions it cannot read: see --treebank")
         models[name] = model if options.step is None else load_snapshot(name, options.step)
     for name in names:
-        learned, asked = (PROBES[name](language, n, 2 * options.seed + part)
-                          for part, n in enumerate((options.learned, options.asked)))
+        learned, asked = (PROBES[name](language, n, HELD_OUT_SEED + 2 * options.seed + part)
+                          for part, n in enumerate((options.learned, options.asked), 1))
         guess = (asked.labels == learned.labels.bincount().argmax()).double().mean()
         beside = f"guessing {100 * guess:.0f}, counting words {100 * counting(learned, asked).mean():.0f}"
         best = "" if asked.best is None else f", exact rules {100 * asked.best.mean():.0f}"

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..abilities import CLOZES, PROBES, Cloze, Probed, answers, counting, told_by_layer, vectors
+from ..abilities import CLOZES, PROBES, Cloze, Probed, answers, counting, vectors
 from ..corpora import Corpus, load_corpus, tinyworld
+from ..corpora.tinyworld.automaton import SPECIAL
 from ..corpora.tinyworld.corpus import HELD_OUT_SEED
 from ..corpora.tinyworld.spellings import FREQUENCIES, Spellings
 from ..corpora.tinyworld.tasks import classes_of
@@ -25,7 +26,7 @@ from ..models.pretrained import load_snapshot, save_pretrained, snapshots
 from ..objectives.masking import Masking
 from ..probing import control_labels, description_length, fit_probe, interval, right
 from ..training import Recipe, train
-from .fine_tuning import WAYS, judge, learn, side_by_side
+from .fine_tuning import VALIDATION_SEED, judge, learn, side_by_side
 
 EMBRYO = "tinyworld-embryo"  # the shipped run of seed 0, whose recipe is that of all
 LEARNED, ASKED = 1200, 800  # examples that a probe learns from, and that judge it
@@ -33,12 +34,13 @@ CLOZE = {"words": 1500, "minimal pairs": 600, "facts": 1000}  # of "words": text
 FOR_CONTROL = ("part of speech", "phrase")  # questions whose label a word mostly has by itself
 HIDDEN, PROBE_STEPS = 64, 100
 FINE_TUNED = ("tags", 64), ("questions", 256)  # a task, and from how many labels
-EVERY = 4  # of the snapshots, the first and the last among them, are fine-tuned
+RATES = (1e-3, 3e-3)  # the best for a random start and for a trained one: texts of their own choose
+EVERY = 6  # of the snapshots is fine-tuned, counted from the last one, and the first
 
 
 @cache
 def questions(name: str) -> tuple[Probed, Probed]:
-    """What a probe learns from, and what judges it: of other texts, which the model has never seen."""
+    """What a probe learns from, and what judges it: texts drawn for this (a few short ones are trained on, too)."""
     language = tinyworld.load("world")
     return PROBES[name](language, LEARNED, HELD_OUT_SEED + 1), PROBES[name](language, ASKED, HELD_OUT_SEED + 2)
 
@@ -58,7 +60,7 @@ def by_group(asked: Cloze, *measures: np.ndarray) -> dict[str, list[float]]:
 def word_counts(asked: Cloze) -> np.ndarray:
     """(n,) nats: the loss of who knows how frequent each word is, and reads nothing."""
     share = Spellings(tinyworld.load("world"), "natural").share
-    return -np.log(np.maximum(share[asked.real.numpy() - 5], 1e-6))
+    return -np.log(np.maximum(share[asked.real.numpy() - SPECIAL], 1e-6))
 
 
 def baselines() -> Iterator[dict]:
@@ -80,10 +82,11 @@ def baselines() -> Iterator[dict]:
 def one_probe(name: str, encoder: Any, seed: int) -> dict[str, list]:
     """A question's probes: accuracy by layer, with intervals; on meaningless labels; the last layer's code."""
     learned, asked = questions(name)
-    classes, told = len(asked.classes), told_by_layer(encoder, learned, asked, steps=PROBE_STEPS)
+    classes, rows = len(asked.classes), [*zip(vectors(encoder, learned), vectors(encoder, asked))]
+    told = [right(fit_probe(seen, learned.labels, classes, steps=PROBE_STEPS), other, asked.labels)
+            for seen, other in rows]
     found = {"linear": [float(one.mean()) for one in told],
              "interval": [interval(one, asked.text.numpy(), draws=500) for one in told]}
-    rows = [*zip(vectors(encoder, learned), vectors(encoder, asked))]
     seen, other = rows[-1]
     deep = fit_probe(seen, learned.labels, classes, hidden=HIDDEN, steps=PROBE_STEPS, seed=seed)
     found["hidden"] = float(right(deep, other, asked.labels).mean())
@@ -97,9 +100,9 @@ def one_probe(name: str, encoder: Any, seed: int) -> dict[str, list]:
     return found
 
 
-def one_snapshot(kind: tuple[str, int, int]) -> dict[str, Any]:
+def one_snapshot(job: tuple[str, int, int]) -> dict[str, Any]:
     """Everything asked of one model at one step."""
-    folder, seed, step = kind
+    folder, seed, step = job
     torch.set_num_threads(1)
     model = load_snapshot(folder, step)
     probes = {name: one_probe(name, model.encoder, seed) for name in PROBES}
@@ -107,16 +110,25 @@ def one_snapshot(kind: tuple[str, int, int]) -> dict[str, Any]:
     return _rounded({"kind": "snapshot", "seed": seed, "step": step, "probes": probes, "cloze": told})
 
 
-def one_specialist(kind: tuple[str, int, int, str, int]) -> dict[str, Any]:
+def one_specialist(job: tuple[str, int, int, str, int]) -> dict[str, Any]:
     """A task of chapter 4, learned from few labels by a model that was trained for so many steps."""
-    folder, seed, step, task, labels = kind
+    folder, seed, step, task, labels = job
     torch.set_num_threads(1)
-    encoder = load_snapshot(folder, step).encoder
-    torch.manual_seed(seed)
-    model = with_head(encoder, task, classes_of(task, tinyworld.load("world")))
-    learn(model, task, labels, seed, WAYS["full"])
+    found = []
+    for learning_rate in RATES:
+        encoder = load_snapshot(folder, step).encoder
+        torch.manual_seed(seed)
+        model = with_head(encoder, task, classes_of(task, tinyworld.load("world")))
+        learn(model, task, labels, seed, learning_rate)
+        found.append((judge(model, task, seed=VALIDATION_SEED, n=300), learning_rate, judge(model, task)))
+    _, learning_rate, score = max(found)
     return {"kind": "specialist", "seed": seed, "step": step, "task": task, "labels": labels,
-            "score": judge(model, task)}
+            "learning_rate": learning_rate, "score": score}
+
+
+def fine_tuned(steps: list[int]) -> list[int]:
+    """Which snapshots are fine-tuned."""
+    return sorted({0, *steps[::-EVERY]})
 
 
 def _rounded(value: Any) -> Any:
@@ -133,15 +145,17 @@ def embryology(recipe: Recipe, seeds: tuple[int, ...], kept: Path | None = None)
         folders = [(kept or Path(temporary)) / str(seed) for seed in seeds]
         corpus = None
         for seed, folder in zip(seeds, folders):
+            mine, made = dataclasses.replace(recipe, seed=seed), folder / "recipe.json"
+            if made.is_file() and Recipe.from_json(made.read_text(encoding="utf-8")) != mine:
+                raise ValueError(f"{folder} holds a run of another recipe: choose another folder")
             if not (folder / "model.safetensors").is_file():
                 corpus = corpus or load_corpus(recipe.corpus, **recipe.corpus_options)
-                pretrained(corpus, dataclasses.replace(recipe, seed=seed), folder)
+                pretrained(corpus, mine, folder)
         yield from baselines()
         steps = {folder: [*snapshots(folder)] for folder in folders}
-        kinds = [(str(folder), seed, step) for seed, folder in zip(seeds, folders) for step in steps[folder]]
-        yield from side_by_side(one_snapshot, kinds, len(kinds) // (2 * len(seeds)) or 1)
-        few = [(*kind, *task) for task in FINE_TUNED for kind in kinds
-               if steps[Path(kind[0])][::-1].index(kind[2]) % EVERY == 0 or kind[2] == 0]
+        jobs = [(str(folder), seed, step) for seed, folder in zip(seeds, folders) for step in steps[folder]]
+        yield from side_by_side(one_snapshot, jobs, len(jobs) // (2 * len(seeds)) or 1)
+        few = [(*job, *task) for task in FINE_TUNED for job in jobs if job[2] in fine_tuned(steps[Path(job[0])])]
         yield from side_by_side(one_specialist, few, 6)
 
 
@@ -157,7 +171,7 @@ def pretrained(corpus: Corpus, recipe: Recipe, folder: Path) -> None:
 
 # Two thirds of tinyworld-bert's layers, half of its width, and no phases, since words told twice are not the question.
 SPELLED = Recipe(
-    objective_options={"rate": 0.3},
+    objective_options={"rate": 0.3, "mask": 1.0, "random": 0.0},
     corpus_options={"n": 200_000},
     model={"shape": "village-bert", "dropout": 0.0, "init_std": 0.08},
     steps=2000,
@@ -173,9 +187,9 @@ SPELLED = Recipe(
 )
 
 
-def one_run_spelled(kind: tuple[str, int, Recipe]) -> list[dict]:
+def one_run_spelled(job: tuple[str, int, Recipe]) -> list[dict]:
     """A model of one kind of frequencies and one seed: its answers after each snapshot."""
-    frequencies, seed, recipe = kind
+    frequencies, seed, recipe = job
     torch.set_num_threads(1)
     spelled, asked = Spellings(tinyworld.load("world"), frequencies), cloze("words")
     corpus = spelled.corpus(load_corpus("tinyworld", **recipe.corpus_options))
@@ -194,10 +208,10 @@ def frequencies(recipe: Recipe, seeds: tuple[int, ...] = (0, 1, 2)) -> Iterator[
     language, asked = tinyworld.load("world"), cloze("words")
     for kind in FREQUENCIES:
         spelled = Spellings(language, kind)
-        share = (spelled.share / spelled.ways)[asked.real.numpy() - 5]
+        share = (spelled.share / spelled.ways)[asked.real.numpy() - SPECIAL]
         median = {str(group): float(np.median(share[asked.group == group])) for group in np.unique(asked.group)}
         yield {"kind": "spellings", "frequencies": kind, "spellings": int(spelled.ways.sum()), "median": median}
     yield {"kind": "exact", "groups": by_group(asked, asked.best, asked.floor, word_counts(asked))}
-    kinds = [(kind, seed, recipe) for seed, kind in product(seeds, FREQUENCIES)]
-    for runs in side_by_side(one_run_spelled, kinds):
+    jobs = [(kind, seed, recipe) for seed, kind in product(seeds, FREQUENCIES)]
+    for runs in side_by_side(one_run_spelled, jobs):
         yield from runs

@@ -50,7 +50,7 @@ class TrainingTime(anywidget.AnyWidget):
                 possible, or None}
       run       the name of the run, that of its folder; anchor: the widget's name in links
 
-    run: a shipped checkpoint with snapshots, or the folder of a run with them. Raises BadQuestion, a ValueError.
+    run: a shipped checkpoint with snapshots, or the folder of a run with them. Raises ValueError, mostly BadQuestion.
     """
 
     _esm = front_end("training_time.mjs")

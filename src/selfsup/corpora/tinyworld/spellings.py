@@ -1,6 +1,8 @@
 """Tinyworld with other word frequencies: frequent words are written in many ways, one of them at random each time.
 
-Nothing else changes: which words a text has, and how sure one can be of a covered word, stays as it is.
+Which words a text has, and how sure one can be of a covered word, stays as it is. What changes is how often a spelling
+is met, as a covered word and as one that stands around it. Train with all chosen words covered: random words would be
+drawn by spelling, and make just the words with many spellings suspect.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ FREQUENCIES: dict[str, tuple[float, float]] = {"natural": (1, 1), "equal": (5e-4
 class Spellings:
     """How many ways each word is written in, so that no spelling is more frequent than `FREQUENCIES[kind]` says.
 
-    ways: (words,); word_of: (vocab,) the id that the word of each spelling has in the language's own tokenizer, whose
+    share: (words,) how frequent each word is; ways: (words,); first: (words,) the index of each word's first spelling;
+    word_of: (vocab,) the id that the word of each spelling has in the language's own tokenizer, whose
     special tokens stay; tokenizer: of spellings. Raises ValueError for a kind that is none of FREQUENCIES.
     """
 
@@ -36,7 +39,7 @@ class Spellings:
         self.share = counted / counted.sum()
         of_function, of_others = FREQUENCIES[kind]
         most = np.where(np.isin(language.data["pos"], FUNCTION), of_function, of_others)
-        self.ways = np.maximum(1, np.round(self.share / most)).astype(int)
+        self.ways = np.maximum(1, np.ceil(self.share / most)).astype(int)
         self.first = np.concatenate([[0], np.cumsum(self.ways)[:-1]])
         self.word_of = torch.from_numpy(np.concatenate([np.arange(SPECIAL), SPECIAL + np.repeat(np.arange(words),
                                                                                                 self.ways)]))
