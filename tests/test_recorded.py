@@ -214,7 +214,7 @@ def test_a_specialist_of_a_snapshot_learns_with_the_rate_that_other_texts_choose
     monkeypatch.setattr(embryology, "judge", lambda *_, **how: next(judged))
     run = embryology.one_specialist((embryology.EMBRYO, 1, 375, "tags", 16))
     assert tried == [("tags", 16, rate) for rate in embryology.RATES]
-    assert run["score"] == 0.2 and run["learning_rate"] == embryology.RATES[1]
+    assert run["score"] == 0.2 and run["chosen_rate"] == embryology.RATES[1]
 
 
 def test_the_shipped_snapshots_are_those_of_the_record():

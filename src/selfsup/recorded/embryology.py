@@ -123,7 +123,7 @@ def one_specialist(job: tuple[str, int, int, str, int]) -> dict[str, Any]:
         found.append((judge(model, task, seed=VALIDATION_SEED, n=300), learning_rate, judge(model, task)))
     _, learning_rate, score = max(found)
     return {"kind": "specialist", "seed": seed, "step": step, "task": task, "labels": labels,
-            "learning_rate": learning_rate, "score": score}
+            "chosen_rate": learning_rate, "score": score}
 
 
 def fine_tuned(steps: list[int]) -> list[int]:
