@@ -174,10 +174,12 @@ def test_a_curve_can_be_made_again(monkeypatch):
 def few(monkeypatch):
     """A handful of questions, one core, and a model that is trained for a moment."""
     monkeypatch.setattr(embryology, "side_by_side", lambda work, kinds, together=1: map(work, kinds))
+    monkeypatch.setattr(embryology, "PROBE_STEPS", 2)
     monkeypatch.setattr(embryology, "LEARNED", 60)
     monkeypatch.setattr(embryology, "ASKED", 40)
     monkeypatch.setattr(embryology, "CLOZE", dict.fromkeys(embryology.CLOZE, 40))
     monkeypatch.setattr(embryology, "learn", lambda *_: None)
+    monkeypatch.setattr(embryology, "judge", lambda *_, **how: 0.5)
     for cached in (embryology.questions, embryology.cloze):
         cached.cache_clear()
     yield replace(embryology.SPELLED, steps=4, snapshots=3, corpus_options={"n": 300}, evaluate_every=4)
