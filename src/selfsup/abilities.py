@@ -135,14 +135,14 @@ def crossing(steps: Sequence[int], scores: Sequence[float], threshold: float) ->
     return reached
 
 
-def told_by_layer(encoder: Encoder, learned: Probed, asked: Probed, **options: Any) -> list[np.ndarray]:
-    """For the embeddings and each block (n,) bool: whether a linear probe of its vectors tells the labels of `asked`.
+def told_by_layer(seen: Tensor, labels: Tensor, other: Tensor, gold: Tensor, classes: int,
+                  **options: Any) -> list[np.ndarray]:
+    """For the embeddings and each block (n,) bool: whether a linear probe of their vectors tells the `gold` labels.
 
-    options: of `fit_probe`, which learns from `learned`.
+    seen, other: (layers + 1, n, width), the vectors that a probe learns from, with `labels`, and those it is asked
+    about. options: of `fit_probe`.
     """
-    pairs = zip(vectors(encoder, learned), vectors(encoder, asked))
-    return [right(fit_probe(seen, learned.labels, len(asked.classes), **options), other, asked.labels)
-            for seen, other in pairs]
+    return [right(fit_probe(a, labels, classes, **options), b, gold) for a, b in zip(seen, other)]
 
 
 def counting(learned: Probed, asked: Probed) -> np.ndarray:

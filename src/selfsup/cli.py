@@ -231,7 +231,7 @@ def _probe(options: argparse.Namespace) -> int:
             print(f"{row['checkpoint']}{layer}: {middle}% ({low} to {high}), selectivity "
                   f"{100 * row['selectivity'][0]:.1f}", flush=True)
         return 0
-    from .abilities import PROBES, counting, told_by_layer
+    from .abilities import PROBES, counting, told_by_layer, vectors
     from .corpora import tinyworld
     from .corpora.tinyworld.corpus import HELD_OUT_SEED
     from .models.pretrained import load, load_snapshot
@@ -255,7 +255,9 @@ def _probe(options: argparse.Namespace) -> int:
         best = "" if asked.best is None else f", exact rules {100 * asked.best.mean():.0f}"
         print(f"{name}, percent right: {beside}{best}")
         for title, model in models.items():
-            layers = (f"{100 * told.mean():.0f}" for told in told_by_layer(model.encoder, learned, asked))
+            seen, other = vectors(model.encoder, learned), vectors(model.encoder, asked)
+            found = told_by_layer(seen, learned.labels, other, asked.labels, len(asked.classes))
+            layers = (f"{100 * told.mean():.0f}" for told in found)
             print(f"  {title}, embeddings and blocks: {' '.join(layers)}", flush=True)
     return 0
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..abilities import CLOZES, PROBES, Cloze, Probed, answers, counting, vectors
+from ..abilities import CLOZES, PROBES, Cloze, Probed, answers, counting, told_by_layer, vectors
 from ..corpora import Corpus, load_corpus, tinyworld
 from ..corpora.tinyworld.automaton import SPECIAL
 from ..corpora.tinyworld.corpus import HELD_OUT_SEED
@@ -82,21 +82,18 @@ def baselines() -> Iterator[dict]:
 def one_probe(name: str, encoder: Any, seed: int) -> dict[str, list]:
     """A question's probes: accuracy by layer, with intervals; on meaningless labels; the last layer's code."""
     learned, asked = questions(name)
-    classes, rows = len(asked.classes), [*zip(vectors(encoder, learned), vectors(encoder, asked))]
-    told = [right(fit_probe(seen, learned.labels, classes, steps=PROBE_STEPS), other, asked.labels)
-            for seen, other in rows]
+    seen, other, classes = vectors(encoder, learned), vectors(encoder, asked), len(asked.classes)
+    told = told_by_layer(seen, learned.labels, other, asked.labels, classes, steps=PROBE_STEPS)
     found = {"linear": [float(one.mean()) for one in told],
              "interval": [interval(one, asked.text.numpy(), draws=500) for one in told]}
-    seen, other = rows[-1]
-    deep = fit_probe(seen, learned.labels, classes, hidden=HIDDEN, steps=PROBE_STEPS, seed=seed)
-    found["hidden"] = float(right(deep, other, asked.labels).mean())
-    found["compression"] = description_length(seen, learned.labels, classes, steps=PROBE_STEPS)[1]
+    deep = fit_probe(seen[-1], learned.labels, classes, hidden=HIDDEN, steps=PROBE_STEPS, seed=seed)
+    found["hidden"] = float(right(deep, other[-1], asked.labels).mean())
+    found["compression"] = description_length(seen[-1], learned.labels, classes, steps=PROBE_STEPS)[1]
     if name in FOR_CONTROL:
         words = [one.ids[one.text, one.spans[:, 0, 0]] for one in (learned, asked)]
-        size = encoder.config.vocab_size
-        without = [control_labels(w, learned.labels, size, seed) for w in words]
-        found["control"] = [float(right(fit_probe(seen, without[0], classes, steps=PROBE_STEPS), other,
-                                        without[1]).mean()) for seen, other in rows]
+        without, gold = (control_labels(w, learned.labels, encoder.config.vocab_size, seed) for w in words)
+        told = told_by_layer(seen, without, other, gold, classes, steps=PROBE_STEPS)
+        found["control"] = [float(one.mean()) for one in told]
     return found
 
 
