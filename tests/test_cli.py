@@ -276,7 +276,7 @@ def test_probe_says_what_the_vectors_tell(capsys):
 def test_probe_takes_the_weights_of_a_step(capsys):
     told = ["--questions", "agreement", "--learned", "150", "--asked", "80"]
     for step in ("0", "12000"):
-        assert cli.main(["probe", "tinyworld-embryo", "--step", step, *told]) == 0
+        assert cli.main(["probe", "tinyworld-bert", "--step", step, *told]) == 0
     first, last = (int(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[1::2])
     assert first < 85 < 95 < last, "at the end the last block knows the number"
 

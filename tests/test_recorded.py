@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from selfsup import recorded
+from selfsup.adapters import START
 from selfsup.corpora import tinyworld
 from selfsup.corpora.tinyworld.tasks import TASKS, classes_of
 from selfsup.finetuning import with_head
@@ -96,7 +97,7 @@ def test_a_random_direction_is_as_long_as_each_matrix_row_by_row_and_leaves_vect
 @pytest.mark.parametrize("task", ["tags", "questions"])
 @pytest.mark.parametrize("way", fine_tuning.WAYS)
 def test_what_learns_and_from_where(way, task):
-    pretrained, _ = load("tinyworld-bert")
+    pretrained, _ = load(START)
     torch.manual_seed(1)
     model, after = fine_tuning.start(way, task, 3), torch.rand(1)
     torch.manual_seed(1)
@@ -116,7 +117,7 @@ def test_what_learns_and_from_where(way, task):
 
 
 def test_new_weights_are_of_the_seed():
-    config, classes = load("tinyworld-bert")[0].config, classes_of("tags", tinyworld.load("world"))
+    config, classes = load(START)[0].config, classes_of("tags", tinyworld.load("world"))
     torch.manual_seed(3)
     expected = with_head(fine_tuning.random_encoder(config), "tags", classes).state_dict()
     drawn, other = (fine_tuning.start("random", "tags", seed).state_dict() for seed in (3, 4))

@@ -61,8 +61,8 @@ class Cloze:
     """Covered words, to be told by a model's own head; n of them in texts as `Probed` has them.
 
     place: (n,) column of each; real: (n,) the id of the covered word; rival: (n,) an id that is to be less likely than
-    the real one, -1 where all other words are. group: (n,) a name to tell results apart by. best: (n,) bool, whether
-    the exact rules are right; floor: (n,) nats, their loss at the real word.
+    the real one, -1 where all other words are. group: (n,) a name to tell results apart by. best: (n,) whether the
+    exact rules are right, a share where words are equally likely; floor: (n,) nats, their loss at the real word.
     """
 
     ids: Tensor
@@ -146,9 +146,13 @@ def told_by_layer(seen: Tensor, labels: Tensor, other: Tensor, gold: Tensor, cla
 
 
 def counting(learned: Probed, asked: Probed) -> np.ndarray:
-    """(n,) bool: whether someone who counts words, and sees no vectors, chooses the label (logistic regression)."""
+    """(n,) bool: whether someone who counts words, and sees no vectors, chooses the label.
+
+    It is a logistic regression, and how freely it may learn is decided among the examples it learns from.
+    """
     from scipy.sparse import csr_matrix
     from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, KFold
 
     vocabulary = 1 + max(int(one.ids.max()) for one in (learned, asked))
 
@@ -160,7 +164,9 @@ def counting(learned: Probed, asked: Probed) -> np.ndarray:
 
     if len(learned.labels.unique()) == 1:  # nothing to choose from
         return (asked.labels == learned.labels[0]).numpy()
-    rival = LogisticRegression(max_iter=1000).fit(counts(learned), learned.labels.numpy())
+    folds = KFold(min(5, len(learned.labels)), shuffle=True, random_state=0)
+    search = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [1, 10, 100]}, cv=folds)
+    rival = search.fit(counts(learned), learned.labels.numpy())
     return rival.predict(counts(asked)) == asked.labels.numpy()
 
 
@@ -380,7 +386,9 @@ def _cloze(language: Language, asked: Sequence[tuple]) -> Cloze:
         for place, chance, (group, rival) in zip(places, exact, about):
             real = SPECIAL + language.index[tokens[place]]
             other = -1 if rival is None else SPECIAL + language.index[rival]
-            best = chance.argmax() == real if rival is None else chance[real] > chance[other]
+            rivals = chance if rival is None else chance[[real, other]]
+            ties = int((rivals >= rivals.max() - 1e-9).sum())  # who knows the rules takes any of these
+            best = (chance[real] >= rivals.max() - 1e-9) / ties
             examples.append((len(rows), place + 1, real, other, group, best, -np.log(chance[real])))
         covered = [tinyworld.MASK if place in places else token for place, token in enumerate(tokens)]
         rows.append(_ids(language, covered))

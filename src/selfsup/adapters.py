@@ -17,6 +17,8 @@ from .models.encoder import Encoder
 from .models.pretrained import CHECKPOINTS, hugging_face_name, load
 from .tokenization import write_atomically
 
+START = "tinyworld-start"  # the shipped encoder that chapter 4 fine-tunes, with adapters beside it
+
 
 class LowRank(nn.Module):
     """A linear layer that stays as it is, plus a product of two thin matrices that learns (Hu et al. 2021, 4.1)."""
@@ -74,7 +76,7 @@ def save_adapter(model: nn.Module, file: str | Path, **about: Any) -> None:
     write_atomically(file, save(tensors, metadata=metadata))
 
 
-def specialist(task: str, name: str = "tinyworld-bert") -> tuple[nn.Module, Any, tuple[str, ...]]:
+def specialist(task: str, name: str = START) -> tuple[nn.Module, Any, tuple[str, ...]]:
     """A shipped encoder fine-tuned by adapters for a task, in evaluation mode, its tokenizer, and the classes.
 
     Raises ValueError when there is none, or its file is damaged, says no rank or classes, or is of another model or

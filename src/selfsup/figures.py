@@ -83,7 +83,8 @@ class Picture:
     def _repr_html_(self) -> str:
         label = html.escape(self.alt, quote=True)
         svg = self.svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-        return f'<div class="figure">{svg}</div>'
+        wide = re.search(r'\bwidth="([\d.]+pt)"', svg)[1]  # a small screen scrolls rather than shrink it much
+        return f'<div class="figure" style="--wide: {wide}">{svg}</div>'
 
     def __repr__(self) -> str:
         return f"Picture: {self.alt}"

@@ -52,7 +52,7 @@ SETTLED = "(count) => models[0].get('answered') > count"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, checkpoints, language):
     """A random encoder with random adapters, in the place of those that are shipped."""
-    folder = tmp_path_factory.mktemp("adapted") / "tinyworld-bert"
+    folder = tmp_path_factory.mktemp("adapted") / "tinyworld-start"
     shutil.copytree(checkpoints["tinyworld-bert"].folder, folder)
     for seed, task in enumerate(TASKS):
         torch.manual_seed(seed)
@@ -264,7 +264,8 @@ def test_other_examples_may_come(folder):
 def address(tmp_path_factory, make_site, serve, folder):
     site = make_site(tmp_path_factory.mktemp("specialists") / "pages", Specialists())
     manifest = json.loads((site / "assets" / "manifest.json").read_text())
-    manifest["tinyworld-bert"]["adapters"] = {task: f"{task}.safetensors" for task in TASKS}
+    files = {task: f"{task}.safetensors" for task in TASKS}
+    manifest["tinyworld-start"] = manifest["tinyworld-bert"] | {"adapters": files}
     shutil.copytree(folder / "adapters", site / "assets", dirs_exist_ok=True)
     (site / "assets" / "manifest.json").write_text(json.dumps(manifest))
     return serve(site)

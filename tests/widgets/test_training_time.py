@@ -56,7 +56,7 @@ ANSWERED = "(count) => models[0].get('answered') > count"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, checkpoints, language):
     """A run with snapshots of other random weights at each step."""
-    folder = tmp_path_factory.mktemp("runs") / "tinyworld-embryo"
+    folder = tmp_path_factory.mktemp("runs") / "tinyworld-bert"
     model = copy.deepcopy(checkpoints["tinyworld-bert"].model)
     torch.manual_seed(1)
     save_pretrained(model, language.tokenizer, folder, half=True)

@@ -12,7 +12,7 @@ from .transformer import Block
 # The shapes that the course names. A vocabulary belongs to a corpus, so it is not part of a shape.
 SHAPES: dict[str, dict[str, int]] = {
     "village-bert": dict(layers=2, width=64, heads=4, feed_forward=256, max_positions=128),
-    "tinyworld-bert": dict(layers=4, width=112, heads=4, feed_forward=448, max_positions=128),
+    "tinyworld-bert": dict(layers=3, width=128, heads=4, feed_forward=512, max_positions=128),
     "storybook-bert": dict(layers=4, width=192, heads=6, feed_forward=768, max_positions=128),
     "bert-base": dict(layers=12, width=768, heads=12, feed_forward=3072, max_positions=512),
     "bert-large": dict(layers=24, width=1024, heads=16, feed_forward=4096, max_positions=512),

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..adapters import START
 from ..corpora import Corpus, Texts, load_corpus, tinyworld
 from ..corpora.tinyworld.automaton import SPECIAL
 from ..corpora.tinyworld.floors import Estimate, corrupt, exact_losses
@@ -216,7 +217,8 @@ RECORDS: dict[str, tuple[Callable[[Any], Iterator[dict]], Recipe | None]] = {
     "real": (real, None),
 }
 KEEPING = ("pairs", "embryology")  # records whose trained models can be kept
-MODELS = {"real-rates": MODEL, "real": MODEL}  # the shipped checkpoint that a record begins with, if it is another
+# The shipped checkpoint that a record begins with, if it is another than tinyworld-bert.
+MODELS = {"real-rates": MODEL, "real": MODEL, **dict.fromkeys(("tuning", "curves", "why", "adapters"), START)}
 
 
 def weights_digest(name: str) -> str:

@@ -28,7 +28,7 @@ from ..probing import control_labels, description_length, fit_probe, interval, r
 from ..training import Recipe, train
 from .fine_tuning import VALIDATION_SEED, judge, learn, side_by_side
 
-EMBRYO = "tinyworld-embryo"  # the shipped run of seed 0, whose recipe is that of all
+EMBRYO = "tinyworld-bert"  # its recipe is that of all seeds
 LEARNED, ASKED = 1200, 800  # examples that a probe learns from, and that judge it
 CLOZE = {"words": 1500, "minimal pairs": 600, "facts": 1000}  # of "words": texts
 FOR_CONTROL = ("part of speech", "phrase")  # questions whose label a word mostly has by itself

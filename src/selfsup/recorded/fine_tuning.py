@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..adapters import add_adapters, save_adapter
+from ..adapters import START, add_adapters, save_adapter
 from ..corpora import tinyworld
 from ..corpora.tinyworld.tasks import TASKS, classes_of
 from ..finetuning import as_batch, fine_tune, score, with_head
@@ -66,7 +66,7 @@ def start(way: str, task: str, seed: int) -> nn.Module:
     if way not in WAYS:
         raise ValueError(f"there is no way {way!r} to learn: choose one of {', '.join(WAYS)}")
     with torch.random.fork_rng(devices=[]):
-        pretrained, _ = load("tinyworld-bert")
+        pretrained, _ = load(START)
         torch.manual_seed(seed)  # of the new weights
         encoder = random_encoder(pretrained.config) if way == "random" else pretrained.encoder
         model = with_head(encoder, task, classes_of(task, tinyworld.load("world")))
@@ -221,7 +221,7 @@ def why(_: None) -> Iterator[dict]:
 
 
 def adapters(_: None) -> Iterator[dict]:
-    """Learn the four adapters that are shipped beside tinyworld-bert, and write them."""
+    """Learn the four adapters that are shipped beside the model, and write them."""
     yield from side_by_side(one_adapter, list(TASKS))
 
 
@@ -231,5 +231,5 @@ def one_adapter(task: str, labels: int = 4096, seed: int = 0) -> dict[str, Any]:
     model = start("adapter", task, seed)
     learn(model, task, labels, seed, WAYS["adapter"])
     about = {"task": task, "rank": RANK, "classes": classes_of(task, tinyworld.load("world")), "labels": labels}
-    save_adapter(model, CHECKPOINTS / "tinyworld-bert" / "adapters" / f"{task}.safetensors", **about)
+    save_adapter(model, CHECKPOINTS / START / "adapters" / f"{task}.safetensors", **about)
     return {"task": task, "seed": seed, "labels": labels, "score": judge(model, task)}

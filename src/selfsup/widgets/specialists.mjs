@@ -3,7 +3,7 @@
 
 import { LONGEST_LINK, ROOT, SILENT_KERNEL, bars, copyLink, engine, key, make, percent } from "./shared.mjs";
 
-const MODEL = "tinyworld-bert";
+const MODEL = "tinyworld-start";
 const QUESTION = ["text", "statement", "query"];
 const ANSWER = ["words", "sentiment", "tags", "entailment", "found", "note"];
 const TAGS = {

@@ -9,7 +9,7 @@ import {
 const QUESTION = ["sentence", "position", "step", "top"];
 const ANSWER = ["words", "predictions", "truth", "note"];
 const BEAT = 500, REST = 150; // ms from step to step when playing, and at one step before its weights are fetched
-const HEIGHT = 236, LEFT = 52, RIGHT = 24, TOP = 34, BOTTOM = 46; // the slider's ends stand at LEFT and RIGHT too
+const HEIGHT = 236, LEFT = 52, RIGHT = 24, TOP = 34, BOTTOM = 46; // the slider's ends stand at LEFT and RIGHT too, above it
 const polygon = (points) => (x, y) => draw("polygon", { fill: "currentColor",
   points: points.map(([dx, dy]) => `${x + dx},${y + dy}`).join(" ") });
 const STYLES = [ // a dash, a mark and how much of the model's colour, for one curve each
@@ -158,7 +158,7 @@ function render({ model, el }) {
     words, note,
     make("div", { class: "ss-row ss-legend" }, key("seen", "x′ what the model sees"),
       key("hidden", "x″ what is hidden from it"), key("model", "the model"), truthKey),
-    cards, plot, slider, make("div", { class: "ss-row ss-time" }, player, make("div", {}, at, fetched), again),
+    cards, slider, make("div", { class: "ss-row ss-time" }, player, make("div", {}, at, fetched), again), plot,
     table, spoken);
   root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys typed here are not commands
   el.replaceChildren(root);

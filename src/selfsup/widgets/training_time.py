@@ -25,7 +25,7 @@ from . import (
 )
 from .labels import is_score
 
-RUN = "tinyworld-embryo"
+RUN = "tinyworld-bert"
 MOST_CURVES = 6  # training_time.mjs has as many ways to draw one
 
 _model = lru_cache(maxsize=4)(load_snapshot)
