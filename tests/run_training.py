@@ -8,7 +8,7 @@ import torch
 
 from selfsup.corpora import Corpus, Texts
 from selfsup.models.bert import MaskedLanguageModel
-from selfsup.models.encoder import EncoderConfig
+from selfsup.models.shapes import TransformerConfig
 from selfsup.objectives.masking import Masking
 from selfsup.tokenization import word_level
 from selfsup.training import Processes, Recipe, train
@@ -36,7 +36,7 @@ def small_model(width: int = 16, dropout: float = 0.1, seed: int = 0) -> MaskedL
     """A BERT of two layers for the alphabet."""
     torch.manual_seed(seed)
     shape = dict(layers=2, width=width, heads=2, feed_forward=2 * width, max_positions=16, dropout=dropout)
-    return MaskedLanguageModel(EncoderConfig(vocab_size=len(ALPHABET) + 5, **shape))
+    return MaskedLanguageModel(TransformerConfig(vocab_size=len(ALPHABET) + 5, **shape))
 
 
 if __name__ == "__main__":

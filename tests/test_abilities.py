@@ -27,8 +27,8 @@ from selfsup.corpora.tinyworld.automaton import SPECIAL
 from selfsup.corpora.tinyworld.floors import MASK_ID
 from selfsup.corpora.tinyworld.spellings import FREQUENCIES, FUNCTION, Spellings
 from selfsup.models.bert import MaskedLanguageModel
-from selfsup.models.encoder import EncoderConfig
 from selfsup.models.pretrained import load
+from selfsup.models.shapes import TransformerConfig
 from selfsup.probing import control_labels, fit_probe, right
 
 
@@ -41,7 +41,7 @@ def world():
 def model(world):
     torch.manual_seed(0)
     shape = dict(layers=2, width=16, heads=2, feed_forward=32, dropout=0.0, init_std=0.2)
-    config = EncoderConfig(len(world.tokenizer), **shape)
+    config = TransformerConfig(len(world.tokenizer), **shape)
     return MaskedLanguageModel(config).eval()
 
 

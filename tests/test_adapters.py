@@ -17,7 +17,8 @@ from selfsup.corpora import tinyworld
 from selfsup.corpora.tinyworld.tasks import TASKS, classes_of
 from selfsup.finetuning import as_batch, fine_tune, with_head
 from selfsup.models import pretrained
-from selfsup.models.encoder import Encoder, EncoderConfig
+from selfsup.models.encoder import Encoder
+from selfsup.models.shapes import TransformerConfig
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_adapters_begin_as_no_change_and_alone_learn(task, village):
     examples = TASKS[task](village, 24, 3)
     (texts, labels) = as_batch(examples, village.tokenizer, classes)
     torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig(200, layers=2, width=16, heads=2, feed_forward=32, dropout=0.0))
+    encoder = Encoder(TransformerConfig(200, layers=2, width=16, heads=2, feed_forward=32, dropout=0.0))
     model = with_head(encoder, task, classes)
     before = model(*texts)
     add_adapters(model.encoder, rank=2)
@@ -58,7 +59,7 @@ def test_an_adapter_is_the_merged_matrix():
 
 def encoder():
     torch.manual_seed(0)
-    return Encoder(EncoderConfig(50, layers=1, width=16, heads=2, feed_forward=32))
+    return Encoder(TransformerConfig(50, layers=1, width=16, heads=2, feed_forward=32))
 
 
 @pytest.mark.parametrize("rank", [0, -1, 2.5, "8"])

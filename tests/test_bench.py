@@ -74,7 +74,7 @@ def test_ratios_are_taken_within_a_round_and_the_order_alternates(monkeypatch):
 def test_both_sides_start_from_the_same_weights_and_count_the_same_tokens():
     from selfsup.corpora import Texts
     from selfsup.models.bert import MaskedLanguageModel
-    from selfsup.models.encoder import EncoderConfig
+    from selfsup.models.shapes import TransformerConfig
     from selfsup.training import Recipe
 
     corpus = bench.made_up_text(60, 200)
@@ -88,7 +88,7 @@ def test_both_sides_start_from_the_same_weights_and_count_the_same_tokens():
     for train in (bench._train_ours, bench._train_theirs):
         torch.manual_seed(0)
         options = {"scored": True} if train is bench._train_ours else {}
-        run = train(MaskedLanguageModel(EncoderConfig(60, **shape)), corpus, recipe, 1, **options)
+        run = train(MaskedLanguageModel(TransformerConfig(60, **shape)), corpus, recipe, 1, **options)
         assert run.tokens == 2 * 4 * 20, "the steps after the warm-up, 4 texts each, without special tokens"
         assert run.tokens_per_second >= run.tokens / run.seconds > 0, "the warm-up is not timed"
         losses.append(run.curve[-1][1])

@@ -26,14 +26,15 @@ from selfsup.finetuning import (
     word_counting_accuracy,
     word_f1,
 )
-from selfsup.models.encoder import Encoder, EncoderConfig
+from selfsup.models.encoder import Encoder
+from selfsup.models.shapes import TransformerConfig
 from selfsup.objectives import IGNORE
 from selfsup.tokenization import train_wordpiece
 
 
 def classifier(seed: int = 0, dropout: float = 0.0) -> Classifier:
     torch.manual_seed(seed)
-    return Classifier(Encoder(EncoderConfig(50, layers=1, width=16, heads=2, feed_forward=32, dropout=dropout)), 2)
+    return Classifier(Encoder(TransformerConfig(50, layers=1, width=16, heads=2, feed_forward=32, dropout=dropout)), 2)
 
 
 def batch(n: int = 12, time: int = 6) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -125,7 +126,7 @@ def test_each_epoch_sees_every_text_once():
             return super().forward(input_ids, attention_mask)
 
     torch.manual_seed(0)
-    model = Spy(Encoder(EncoderConfig(50, layers=1, width=16, heads=2, feed_forward=32)), 2)
+    model = Spy(Encoder(TransformerConfig(50, layers=1, width=16, heads=2, feed_forward=32)), 2)
     ids = torch.arange(10, 22)[:, None].repeat(1, 4)
     fine_tune(model, (ids, torch.ones_like(ids)), torch.zeros(12, dtype=torch.long), steps=3, batch_size=4)
     assert sorted(seen) == list(range(10, 22))
@@ -174,7 +175,8 @@ def village():
 
 def small(kind, *classes, vocabulary=200, seed=0):
     torch.manual_seed(seed)
-    return kind(Encoder(EncoderConfig(vocabulary, layers=1, width=16, heads=2, feed_forward=32, dropout=0.0)), *classes)
+    shape = TransformerConfig(vocabulary, layers=1, width=16, heads=2, feed_forward=32, dropout=0.0)
+    return kind(Encoder(shape), *classes)
 
 
 def test_labels_stand_where_the_words_stand(village):
@@ -361,7 +363,7 @@ def test_one_score_for_each_kind_of_task(village):
         examples = TASKS[task](village, 12, 3)
         batch, labels = as_batch(examples, village.tokenizer, classes)
         torch.manual_seed(0)
-        model = with_head(Encoder(EncoderConfig(200, layers=1, width=16, heads=2, feed_forward=32)), task, classes)
+        model = with_head(Encoder(TransformerConfig(200, layers=1, width=16, heads=2, feed_forward=32)), task, classes)
         if task == "tags":
             expected = tag_scores(model, batch, labels, classes)["macro"]
         else:

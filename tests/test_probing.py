@@ -10,7 +10,8 @@ from sklearn.preprocessing import StandardScaler
 
 from selfsup.corpora import tinyworld
 from selfsup.finetuning import pad
-from selfsup.models.encoder import Encoder, EncoderConfig
+from selfsup.models.encoder import Encoder
+from selfsup.models.shapes import TransformerConfig
 from selfsup.probing import (
     PORTIONS,
     control_labels,
@@ -113,7 +114,8 @@ def test_the_interval_is_of_texts():
 
 def test_vectors_are_those_of_each_text_alone():
     tokenizer = tinyworld.load("world").tokenizer
-    encoder = Encoder(EncoderConfig(len(tokenizer), layers=2, width=16, heads=2, feed_forward=16, dropout=0.0)).eval()
+    shape = TransformerConfig(len(tokenizer), layers=2, width=16, heads=2, feed_forward=16, dropout=0.0)
+    encoder = Encoder(shape).eval()
     texts = [[7, 8, 9], [10], [11, 12, 13, 14, 15]]
     found = word_vectors(encoder, *pad(texts, tokenizer), batch_size=2)
     assert found.shape == (3, 9, 16) and not found.requires_grad

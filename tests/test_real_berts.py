@@ -251,7 +251,7 @@ def has_no_weights(folder):
 
 def is_another_model(folder):
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "t5"}))
 
 
 def has_an_unknown_class(folder):

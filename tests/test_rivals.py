@@ -8,7 +8,8 @@ import torch
 from selfsup.corpora import tinyworld
 from selfsup.corpora.tinyworld.tasks import TASKS, Example, classes_of
 from selfsup.finetuning import AnswerFinder, Tagger, answer_scores, as_batch, tag_scores
-from selfsup.models.encoder import Encoder, EncoderConfig
+from selfsup.models.encoder import Encoder
+from selfsup.models.shapes import TransformerConfig
 from selfsup.recorded import rivals
 
 GOOD, BAD = Example(("good",), (), 1), Example(("bad",), (), 0)
@@ -66,7 +67,7 @@ def world():
 
 def encoder(world):
     torch.manual_seed(0)
-    return Encoder(EncoderConfig(len(world.tokenizer), layers=1, width=16, heads=2, feed_forward=16))
+    return Encoder(TransformerConfig(len(world.tokenizer), layers=1, width=16, heads=2, feed_forward=16))
 
 
 def test_rivals_and_networks_are_scored_alike(world):

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from selfsup import training
 from selfsup.corpora import Texts
-from selfsup.models.pretrained import hugging_face_name
+from selfsup.models.hugging_face import BERT
 from selfsup.objectives.masking import Masking
 from selfsup.training import (
     CHECKPOINT,
@@ -379,11 +379,11 @@ def test_snapshots_are_taken_ever_farther_apart(steps, data):
 def test_snapshots_hold_the_weights_of_their_steps(tmp_path):
     recipe = dataclasses.replace(SHORT, snapshots=4)
     begun = small_model()
-    first = {hugging_face_name(name): tensor.half() for name, tensor in begun.state_dict().items()}
+    first = {BERT.name(name): tensor.half() for name, tensor in begun.state_dict().items()}
     model, _ = run(begun, recipe, tmp_path / "whole")
     files = sorted((tmp_path / "whole" / "snapshots").iterdir())
     assert [int(file.stem) for file in files] == snapshot_steps(recipe) == [0, 1, 3, 12]
-    last = {hugging_face_name(name): tensor.half() for name, tensor in model.state_dict().items()}
+    last = {BERT.name(name): tensor.half() for name, tensor in model.state_dict().items()}
     for file, expected in ((files[0], first), (files[-1], last)):
         found = load_file(file)
         assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)

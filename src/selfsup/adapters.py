@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from .finetuning import with_head
 from .models.encoder import Encoder
-from .models.pretrained import CHECKPOINTS, hugging_face_name, load
+from .models.hugging_face import BERT
+from .models.pretrained import CHECKPOINTS, load
 from .tokenization import write_atomically
 
 START = "tinyworld-start"  # the shipped encoder that chapter 4 fine-tunes, with adapters beside it
@@ -118,5 +119,5 @@ def specialist(task: str, name: str = START) -> tuple[nn.Module, Any, tuple[str,
 
 def _name(ours: str) -> str:
     """The name of a tensor in an adapter's file: a Hugging Face BERT's, with lora_A and lora_B as `peft` has them."""
-    name = ours if ours.startswith("head.") else hugging_face_name(ours)
+    name = ours if ours.startswith("head.") else BERT.name(ours)
     return name.replace(".down", ".lora_A.weight").replace(".up", ".lora_B.weight")

@@ -286,13 +286,13 @@ def _compare(shape: str, corpus: Corpus, plan: Plan, targets: tuple[float | None
     import torch
 
     from .models.bert import MaskedLanguageModel
-    from .models.encoder import SHAPES, EncoderConfig
+    from .models.shapes import SHAPES, TransformerConfig
     from .training import Recipe
 
     sizes = SHAPES[shape]
     if plan.quick:
         sizes = dict(layers=1, width=16, heads=2, feed_forward=32, max_positions=128)
-    config = EncoderConfig(len(corpus.tokenizer), **sizes, dropout=0.0)
+    config = TransformerConfig(len(corpus.tokenizer), **sizes, dropout=0.0)
     short, warmup = (5, 2) if plan.quick else (25, 5)
 
     def recipe(steps: int, seed: int, **changes: Any) -> Recipe:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .models.encoder import EncoderConfig
+    from .models.shapes import TransformerConfig
     from .training import Recipe
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -126,18 +126,18 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return Recipe(**fields)
 
 
-def _shape(sizes: dict[str, Any], vocab_size: int) -> EncoderConfig:
+def _shape(sizes: dict[str, Any], vocab_size: int) -> TransformerConfig:
     """The shape that a recipe's `model` describes."""
-    from .models.encoder import SHAPES, EncoderConfig
+    from .models.shapes import SHAPES, TransformerConfig
 
     sizes = dict(sizes)
     shape = sizes.pop("shape", None)
     try:
         if shape is None:
-            return EncoderConfig(vocab_size=vocab_size, **sizes)
-        return EncoderConfig.named(shape, vocab_size, **sizes)
+            return TransformerConfig(vocab_size=vocab_size, **sizes)
+        return TransformerConfig.named(shape, vocab_size, **sizes)
     except TypeError as error:
-        why = str(error).replace("EncoderConfig.__init__() ", "")
+        why = str(error).replace("TransformerConfig.__init__() ", "")
         raise ValueError(
             f"the model has no shape ({why}): give shape={'|'.join(SHAPES)} or its numbers"
         ) from None

@@ -4,30 +4,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import TOLERANCE, randomise
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining
 
 from selfsup.models import (
-    EncoderConfig,
     MaskedLanguageModel,
     SentencePairModel,
+    TransformerConfig,
     attention_weights,
     from_transformers,
     to_transformers,
 )
-
-TOLERANCE = 1e-5
-
-
-def randomise(model, seed):
-    """Fill every tensor, norms and biases too, so that none can be forgotten unseen."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            spread = 0.1 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5
-            noise = spread * torch.randn(parameter.shape, generator=generator)
-            is_norm_weight = parameter.dim() == 1 and bool((parameter == 1).all())
-            parameter.copy_(noise + is_norm_weight)
-    return model.eval()
 
 
 @st.composite
@@ -56,7 +43,7 @@ def cases(draw):
     for optional in ("attention_mask", "token_type_ids"):
         if draw(st.booleans()):
             del inputs[optional]
-    return EncoderConfig(**shape), inputs, seed
+    return TransformerConfig(**shape), inputs, seed
 
 
 def bert_config(config):
@@ -113,7 +100,7 @@ def test_both_heads_judge_pairs_alike_in_both_directions(case):
 
 @pytest.fixture
 def model():
-    return randomise(MaskedLanguageModel(EncoderConfig(30, layers=3, width=16, heads=4, feed_forward=24)), 0)
+    return randomise(MaskedLanguageModel(TransformerConfig(30, layers=3, width=16, heads=4, feed_forward=24)), 0)
 
 
 @pytest.fixture
@@ -179,7 +166,7 @@ def test_head_shares_the_token_embeddings(model, inputs):
 
 
 def test_dropout_is_where_transformers_has_it():
-    config = EncoderConfig(30, layers=1, width=16, heads=4, feed_forward=24, dropout=0.25)
+    config = TransformerConfig(30, layers=1, width=16, heads=4, feed_forward=24, dropout=0.25)
     ours, theirs = MaskedLanguageModel(config), to_transformers(MaskedLanguageModel(config))
     rates = [m.p for m in theirs.modules() if isinstance(m, torch.nn.Dropout)]
     assert set(rates) == {0.25}
@@ -193,7 +180,7 @@ def test_dropout_is_where_transformers_has_it():
 
 def test_training_lowers_the_loss():
     torch.manual_seed(0)
-    config = EncoderConfig(30, layers=2, width=32, heads=4, feed_forward=64, dropout=0.0, init_std=0.1)
+    config = TransformerConfig(30, layers=2, width=32, heads=4, feed_forward=64, dropout=0.0, init_std=0.1)
     model = MaskedLanguageModel(config)
     ids = torch.randint(5, 30, (8, 10))
     corrupted, wanted = ids.clone(), torch.zeros_like(ids, dtype=torch.bool)

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from selfsup.models import SHAPES, Encoder, EncoderConfig, MaskedLanguageModel, attention_weights
+from selfsup.models import SHAPES, Encoder, MaskedLanguageModel, TransformerConfig, attention_weights
 
 
 def small(**changes):
     shape = dict(vocab_size=20, layers=2, width=16, heads=4, feed_forward=24, max_positions=10)
-    return EncoderConfig(**{**shape, **changes})
+    return TransformerConfig(**{**shape, **changes})
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_impossible_shapes_are_refused(changes, message):
 
 def test_unknown_shape_lists_the_known_ones():
     with pytest.raises(ValueError, match="tinyworld-bert"):
-        EncoderConfig.named("tinyworld-brt", vocab_size=100)
+        TransformerConfig.named("tinyworld-brt", vocab_size=100)
 
 
 @pytest.mark.parametrize(
@@ -109,11 +109,11 @@ def test_unknown_shape_lists_the_known_ones():
 )
 def test_named_shapes_keep_their_size(shape, vocab_size, at_most):
     with torch.device("meta"):
-        model = MaskedLanguageModel(EncoderConfig.named(shape, vocab_size))
+        model = MaskedLanguageModel(TransformerConfig.named(shape, vocab_size))
     assert 0.9 * at_most < sum(p.numel() for p in model.parameters()) <= at_most
 
 
 def test_named_shapes_can_be_changed():
-    assert EncoderConfig.named("village-bert", 100, dropout=0.0).dropout == 0
-    assert EncoderConfig.named("village-bert", 100, layers=7).layers == 7
-    assert all(EncoderConfig.named(shape, 100) for shape in SHAPES)
+    assert TransformerConfig.named("village-bert", 100, dropout=0.0).dropout == 0
+    assert TransformerConfig.named("village-bert", 100, layers=7).layers == 7
+    assert all(TransformerConfig.named(shape, 100) for shape in SHAPES)

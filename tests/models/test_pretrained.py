@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreTraining
 
 from selfsup.models import (
-    EncoderConfig,
     MaskedLanguageModel,
     SentencePairModel,
+    TransformerConfig,
     load_pretrained,
     load_snapshot,
     save_pretrained,
@@ -34,7 +34,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def model(tokenizer):
     torch.manual_seed(0)
-    config = EncoderConfig(len(tokenizer), layers=2, width=16, heads=4, feed_forward=24, init_std=0.2)
+    config = TransformerConfig(len(tokenizer), layers=2, width=16, heads=4, feed_forward=24, init_std=0.2)
     return MaskedLanguageModel(config).eval()
 
 
@@ -206,7 +206,7 @@ def change_config(folder, **changes):
         ({"num_hidden_layers": 3}, "lack 16 of"),
         ({"num_hidden_layers": 1}, "for which the configuration has no place"),
         ({"hidden_size": 18}, "no multiple of 4 heads"),
-        ({"model_type": "gpt2"}, "'gpt2'"),
+        ({"model_type": "t5"}, "'t5'"),
         ({"hidden_act": "relu"}, "'relu'"),
         ({"hidden_size": None}, "width is None"),
     ],

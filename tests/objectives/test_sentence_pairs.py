@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfsup.corpora import Texts, tinyworld
-from selfsup.models import EncoderConfig, MaskedLanguageModel, SentencePairModel
+from selfsup.models import MaskedLanguageModel, SentencePairModel, TransformerConfig
 from selfsup.objectives import IGNORE, load_objective
 from selfsup.objectives.sentence_pairs import AS_IT_WAS, CHANGED, SentencePairs, sentence_ends
 from selfsup.tokenization import word_level
@@ -157,7 +157,7 @@ def test_masking_in_pairs_spares_special_tokens_and_keeps_its_rates():
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return SentencePairModel(EncoderConfig(len(TOKENIZER), layers=1, width=8, heads=2, feed_forward=8, dropout=0.0))
+    return SentencePairModel(TransformerConfig(len(TOKENIZER), layers=1, width=8, heads=2, feed_forward=8, dropout=0.0))
 
 
 def test_both_questions_weigh_the_same_also_when_processes_share_the_batch(model):

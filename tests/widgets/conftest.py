@@ -18,8 +18,8 @@ import torch
 import selfsup.widgets
 from selfsup.corpora import tinyworld
 from selfsup.models.bert import MaskedLanguageModel
-from selfsup.models.encoder import EncoderConfig
 from selfsup.models.pretrained import save_pretrained
+from selfsup.models.shapes import TransformerConfig
 from selfsup.tokenization import train_wordpiece
 
 WIDGETS = Path(selfsup.widgets.__file__).parent
@@ -35,7 +35,7 @@ class Checkpoint:
 def random_model(vocab_size: int, layers: int, width: int, heads: int) -> MaskedLanguageModel:
     """Random weights, large enough that the predictions are sharp and differ from word to word."""
     torch.manual_seed(0)
-    config = EncoderConfig(
+    config = TransformerConfig(
         vocab_size=vocab_size,
         width=width,
         layers=layers,

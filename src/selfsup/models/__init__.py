@@ -1,7 +1,9 @@
 """The Transformer once, and what is built from it; reads and writes Hugging Face folders."""
 
 from .bert import MaskedLanguageModel, SentencePairModel
-from .encoder import SHAPES, Encoder, EncoderConfig
+from .decoder import Decoder, LanguageModel
+from .encoder import Encoder
+from .encoder_decoder import EncoderDecoder
 from .heads import MaskedLMHead, PairHead
 from .pretrained import (
     ModelUnavailable,
@@ -14,13 +16,18 @@ from .pretrained import (
     snapshots,
     to_transformers,
 )
-from .transformer import Block, MultiHeadAttention, attention, attention_weights
+from .shapes import SHAPES, TransformerConfig
+from .transformer import Block, Cache, MultiHeadAttention, attention, attention_weights, causal_mask
 
 __all__ = [
     "SHAPES",
     "Block",
+    "Cache",
+    "Decoder",
     "Encoder",
-    "EncoderConfig",
+    "EncoderDecoder",
+    "LanguageModel",
+    "TransformerConfig",
     "MaskedLMHead",
     "MaskedLanguageModel",
     "ModelUnavailable",
@@ -29,6 +36,7 @@ __all__ = [
     "SentencePairModel",
     "attention",
     "attention_weights",
+    "causal_mask",
     "from_transformers",
     "load",
     "load_pretrained",

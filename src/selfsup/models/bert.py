@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .encoder import Encoder, EncoderConfig
+from .encoder import Encoder
 from .heads import MaskedLMHead, PairHead
+from .shapes import TransformerConfig
 
 
 class MaskedLanguageModel(nn.Module):
     """The masked language model of Devlin et al. 2019, equal to `BertForMaskedLM` in `transformers`."""
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
@@ -41,7 +42,7 @@ class MaskedLanguageModel(nn.Module):
 class SentencePairModel(MaskedLanguageModel):
     """A masked language model that also judges pairs of sentences, equal to `BertForPreTraining` in `transformers`."""
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: TransformerConfig):
         super().__init__(config)
         self.pair_head = PairHead(config)
 

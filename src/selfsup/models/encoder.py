@@ -2,85 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from .shapes import TransformerConfig
 from .transformer import Block
-
-# The shapes that the course names. A vocabulary belongs to a corpus, so it is not part of a shape.
-SHAPES: dict[str, dict[str, int]] = {
-    "village-bert": dict(layers=2, width=64, heads=4, feed_forward=256, max_positions=128),
-    "tinyworld-bert": dict(layers=3, width=128, heads=4, feed_forward=512, max_positions=128),
-    "storybook-bert": dict(layers=4, width=192, heads=6, feed_forward=768, max_positions=128),
-    "bert-base": dict(layers=12, width=768, heads=12, feed_forward=3072, max_positions=512),
-    "bert-large": dict(layers=24, width=1024, heads=16, feed_forward=4096, max_positions=512),
-}
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """The shape of an encoder: `vocab_size` to `segments` are counts, `dropout` is a probability.
-
-    Raises ValueError for a shape that cannot be.
-    """
-
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
-    feed_forward: int
-    max_positions: int = 128
-    segments: int = 2
-    dropout: float = 0.1
-    norm_eps: float = 1e-12
-    init_std: float = 0.02
-
-    @classmethod
-    def named(cls, shape: str, vocab_size: int, **changes) -> EncoderConfig:
-        """The shape that the course calls `shape` (a key of SHAPES), with some values changed."""
-        if shape not in SHAPES:
-            raise ValueError(f"there is no shape called {shape!r}: choose one of {', '.join(SHAPES)}")
-        return cls(vocab_size=vocab_size, **{**SHAPES[shape], **changes})
-
-    def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{field.name} is {value!r}, but must be a whole number of at least 1")
-            if field.type == "float" and not (isinstance(value, int | float) and value >= 0):
-                raise ValueError(f"{field.name} is {value!r}, but must be a number of at least 0")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads: change one of them")
-        if self.dropout >= 1:
-            raise ValueError(f"dropout is {self.dropout}, but must be below 1")
 
 
 class Embeddings(nn.Module):
-    """Which token, where, in which segment: a sum of three vectors (Devlin et al. 2019, figure 2)."""
+    """Which token, where, in which segment: a sum of three vectors (Devlin et al. 2019, figure 2).
 
-    def __init__(self, config: EncoderConfig):
+    Without segments in the configuration, of two. norm: whether the sum is normed.
+    """
+
+    def __init__(self, config: TransformerConfig, norm: bool = True):
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.width)
         self.position = nn.Embedding(config.max_positions, config.width)
-        self.segment = nn.Embedding(config.segments, config.width)
-        self.norm = nn.LayerNorm(config.width, config.norm_eps)
+        self.segment = nn.Embedding(config.segments, config.width) if config.segments else None
+        self.norm = nn.LayerNorm(config.width, config.norm_eps) if norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """input_ids, token_type_ids: (batch, time) -> (batch, time, width)."""
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None, places: Tensor | None = None) -> Tensor:
+        """input_ids, token_type_ids: (batch, time) -> (batch, time, width).
+
+        places: (batch, time) long, where each token stands; by default 0, 1, 2, … in each row.
+        """
         time, longest = input_ids.size(1), self.position.num_embeddings
-        if time > longest:
-            raise ValueError(f"the input has {time} tokens, but the model takes {longest}: shorten the text")
-        segment = self.segment.weight[0] if token_type_ids is None else self.segment(token_type_ids)
-        return self.dropout(self.norm(self.token(input_ids) + self.position.weight[:time] + segment))
+        last = time if places is None or not places.numel() else int(places.max()) + 1
+        if last > longest:
+            raise ValueError(f"the input has {last} tokens, but the model takes {longest}: shorten the text")
+        x = self.token(input_ids) + (self.position.weight[:time] if places is None else self.position(places))
+        if self.segment is not None:
+            x = x + (self.segment.weight[0] if token_type_ids is None else self.segment(token_type_ids))
+        return self.dropout(self.norm(x))
+
+
+def initialise(module: nn.Module, std: float) -> None:
+    """Weights from a normal distribution, biases zero, norms the identity, as BERT and GPT-2."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=std)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
 
 
 class Encoder(nn.Module):
     """Embeddings, then blocks: each position gets a vector that has seen the whole text."""
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
@@ -88,14 +59,7 @@ class Encoder(nn.Module):
             Block(config.width, config.heads, config.feed_forward, config.dropout, config.norm_eps)
             for _ in range(config.layers)
         )
-        self.apply(self.initialise)
-
-    def initialise(self, module: nn.Module) -> None:
-        """Weights from a normal distribution, biases zero, norms the identity, as BERT."""
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.init_std)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
+        self.apply(partial(initialise, std=config.init_std))
 
     def forward(
         self,

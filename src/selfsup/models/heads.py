@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoder import EncoderConfig
+from .shapes import TransformerConfig
 
 
 class MaskedLMHead(nn.Module):
@@ -15,7 +15,7 @@ class MaskedLMHead(nn.Module):
     The scores are products with the token embeddings themselves: the two share weights (Press and Wolf 2017).
     """
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         self.transform = nn.Linear(config.width, config.width)
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
@@ -31,7 +31,7 @@ class MaskedLMHead(nn.Module):
 class PairHead(nn.Module):
     """As it was, or changed? Two scores for a pair of sentences, from the vector of [CLS] (Devlin et al. 2019)."""
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         self.pooler = nn.Linear(config.width, config.width)
         self.relation = nn.Linear(config.width, 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,149 +13,45 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from ..tokenization import load_tokenizer, save_tokenizer, write_atomically
-from .bert import MaskedLanguageModel, SentencePairModel
-from .encoder import EncoderConfig
+from .bert import MaskedLanguageModel
+from .decoder import LanguageModel
+from .encoder_decoder import EncoderDecoder
+from .hugging_face import config_of, family_of, fill, read_config, their_tensors
+from .shapes import TransformerConfig
 
 if TYPE_CHECKING:
-    from transformers import BertForMaskedLM, BertForPreTraining, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
-# Our name of each value and of each tensor -> its name in a Hugging Face BERT.
-_CONFIG = {
-    "vocab_size": "vocab_size",
-    "layers": "num_hidden_layers",
-    "width": "hidden_size",
-    "heads": "num_attention_heads",
-    "feed_forward": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "segments": "type_vocab_size",
-    "dropout": "hidden_dropout_prob",
-    "norm_eps": "layer_norm_eps",
-    "init_std": "initializer_range",
-}
-_TENSORS = {
-    r"^encoder\.embeddings\.token\.": "bert.embeddings.word_embeddings.",
-    r"^encoder\.embeddings\.position\.": "bert.embeddings.position_embeddings.",
-    r"^encoder\.embeddings\.segment\.": "bert.embeddings.token_type_embeddings.",
-    r"^encoder\.embeddings\.norm\.": "bert.embeddings.LayerNorm.",
-    r"^encoder\.blocks\.": "bert.encoder.layer.",
-    r"\.attention\.(query|key|value)\.": r".attention.self.\1.",
-    r"\.attention\.output\.": ".attention.output.dense.",
-    r"\.attention_norm\.": ".attention.output.LayerNorm.",
-    r"\.feed_forward\.0\.": ".intermediate.dense.",
-    r"\.feed_forward\.2\.": ".output.dense.",
-    r"\.feed_forward_norm\.": ".output.LayerNorm.",
-    r"^head\.transform\.": "cls.predictions.transform.dense.",
-    r"^head\.norm\.": "cls.predictions.transform.LayerNorm.",
-    r"^head\.bias$": "cls.predictions.bias",
-    r"^pair_head\.pooler\.": "bert.pooler.dense.",
-    r"^pair_head\.relation\.": "cls.seq_relationship.",
-}
-
-
-# Their name of an architecture -> our class.
-_ARCHITECTURES = {"BertForMaskedLM": MaskedLanguageModel, "BertForPreTraining": SentencePairModel}
+Model = MaskedLanguageModel | LanguageModel | EncoderDecoder
 
 
 class ModelUnavailable(ValueError):
     """A model that is neither shipped, nor in a folder, nor to be had from the hub."""
 
 
-def hugging_face_name(name: str) -> str:
-    """The name in a Hugging Face BERT of our tensor `name`."""
-    for ours, theirs in _TENSORS.items():
-        name = re.sub(ours, theirs, name)
-    return name
-
-
-def hugging_face_config(config: EncoderConfig, architecture: str = "BertForMaskedLM") -> dict:
-    """The config.json of a Hugging Face BERT of this shape."""
-    return {
-        "architectures": [architecture],
-        "model_type": "bert",
-        **{theirs: getattr(config, ours) for ours, theirs in _CONFIG.items()},
-        "attention_probs_dropout_prob": config.dropout,
-        "hidden_act": "gelu",
-        "pad_token_id": 0,
-        "tie_word_embeddings": True,
-        "dtype": "float32",
-    }
-
-
-def read_config(config: dict) -> EncoderConfig:
-    """The shape in the config.json of a Hugging Face BERT; raises ValueError for a model that ours is not.
-
-    The first BERTs on the hub have neither a model_type nor a layer_norm_eps, which was 1e-12 in all of them.
-    """
-    config = {"layer_norm_eps": 1e-12, **config} if isinstance(config, dict) else {}
-    missing = [theirs for theirs in _CONFIG.values() if theirs not in config]
-    if "model_type" not in config:
-        if missing or not all(name.startswith("Bert") for name in config.get("architectures") or ()):
-            raise ValueError("the configuration does not say what model it is of")
-    elif config["model_type"] != "bert":
-        raise ValueError(f"it holds a model of type {config['model_type']!r}: only 'bert' can be read")
-    only = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
-    for name, value in only.items():
-        if config.get(name, value) != value:
-            raise ValueError(f"its {name} is {config[name]!r}: only {value!r} can be read")
-    if missing:
-        raise ValueError(f"the configuration does not say {', '.join(missing)}")
-    return EncoderConfig(**{ours: config[theirs] for ours, theirs in _CONFIG.items()})
-
-
-def _fill(model: MaskedLanguageModel, tensors: dict[str, Tensor]) -> MaskedLanguageModel:
-    """Copy the tensors of a Hugging Face BERT into ours, as float32; raises ValueError unless they fit."""
-    # Checkpoints of 2018 call the norms' weight and bias gamma and beta.
-    tensors = {re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name)): t for name, t in tensors.items()}
-    own = model.state_dict()
-    names = {ours: hugging_face_name(ours) for ours in own}
-    missing = [theirs for theirs in names.values() if theirs not in tensors]
-    if missing:
-        raise ValueError(f"the weights lack {len(missing)} of {len(names)} tensors, first {missing[0]}")
-    unknown = {name for name in tensors if name.startswith("bert.encoder.")} - set(names.values())
-    if unknown:
-        raise ValueError(f"the weights hold {min(unknown)}, for which the configuration has no place")
-    for ours, theirs in names.items():
-        found, expected = tuple(tensors[theirs].shape), tuple(own[ours].shape)
-        if found != expected:
-            raise ValueError(f"{theirs} has shape {found}, but the configuration says {expected}")
-        if not torch.isfinite(tensors[theirs]).all():
-            raise ValueError(f"{theirs} holds values that are not finite")
-    model.load_state_dict({ours: tensors[theirs].float() for ours, theirs in names.items()})
-    return model
-
-
-def _architecture(model: MaskedLanguageModel) -> str:
-    """Their name of our model's class."""
-    return next(theirs for theirs, ours in _ARCHITECTURES.items() if type(model) is ours)
-
-
-def from_transformers(model: BertForMaskedLM | BertForPreTraining) -> MaskedLanguageModel:
+def from_transformers(model: PreTrainedModel) -> Model:
     """Our model with the weights of theirs; the logits are the same."""
-    ours = _ARCHITECTURES[type(model).__name__](read_config(model.config.to_dict()))
-    return _fill(ours, model.state_dict()).to(model.device).train(model.training)
+    _, kind, config = read_config(model.config.to_dict() | {"architectures": [type(model).__name__]})
+    return fill(kind(config), model.state_dict()).to(model.device).train(model.training)
 
 
-def to_transformers(model: MaskedLanguageModel) -> BertForMaskedLM | BertForPreTraining:
+def to_transformers(model: Model) -> PreTrainedModel:
     """The model in `transformers` with the weights of ours; the logits are the same."""
     import transformers
 
-    architecture = _architecture(model)
-    config = transformers.BertConfig(**hugging_face_config(model.config, architecture))
-    theirs = getattr(transformers, architecture)(config)
-    tensors = {hugging_face_name(name): tensor for name, tensor in model.state_dict().items()}
-    tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
-    tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
-    theirs.load_state_dict(tensors)
+    _, family, architecture = family_of(model)
+    theirs = getattr(transformers, architecture)(getattr(transformers, family.config_class)(**config_of(model)))
+    tensors = their_tensors(model)
+    theirs.load_state_dict(tensors | {name: tensors[other] for name, other in family.tied.items()})
     return theirs.to(next(model.parameters()).device).train(model.training)
 
 
 def save_pretrained(
-    model: MaskedLanguageModel, tokenizer: PreTrainedTokenizerFast, folder: str | Path, half: bool = False
+    model: Model, tokenizer: PreTrainedTokenizerFast, folder: str | Path, half: bool = False
 ) -> Path:
     """Write a Hugging Face folder, which `transformers` opens too: configuration, weights and tokenizer.
 
@@ -167,27 +62,27 @@ def save_pretrained(
     weights = packed_weights(model, half)
     _check_vocabulary(tokenizer, model.config)
     save_tokenizer(tokenizer, folder)
-    config = json.dumps(hugging_face_config(model.config, _architecture(model)), indent=2) + "\n"
+    config = json.dumps(config_of(model), indent=2) + "\n"
     write_atomically(folder / "config.json", config.encode())
     write_atomically(folder / "model.safetensors", weights)
     return folder
 
 
-def packed_weights(model: MaskedLanguageModel, half: bool = False) -> bytes:
+def packed_weights(model: Model, half: bool = False) -> bytes:
     """The weights as a safetensors file under Hugging Face's names, in two bytes each with `half`.
 
     Raises ValueError when a weight is not finite.
     """
     dtype = torch.float16 if half else torch.float32
-    tensors = {hugging_face_name(name): t.detach().to("cpu", dtype) for name, t in model.state_dict().items()}
+    tensors = {name: tensor.to("cpu", dtype) for name, tensor in their_tensors(model).items()}
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds values that are not finite as {dtype}: the model was not saved")
     return save(tensors, metadata={"format": "pt"})
 
 
-def load_pretrained(folder: str | Path) -> tuple[MaskedLanguageModel, PreTrainedTokenizerFast]:
-    """The model, as float32 and in evaluation mode, and the tokenizer in a Hugging Face BERT folder.
+def load_pretrained(folder: str | Path) -> tuple[Model, PreTrainedTokenizerFast]:
+    """The model, as float32 and in evaluation mode, and the tokenizer in a folder of a BERT, GPT-2 or BART.
 
     Raises ValueError when a file is missing, damaged, or does not fit the others.
     """
@@ -198,7 +93,7 @@ def load_pretrained(folder: str | Path) -> tuple[MaskedLanguageModel, PreTrained
     return model, tokenizer
 
 
-def _read(folder: Path, weights_file: Path) -> MaskedLanguageModel:
+def _read(folder: Path, weights_file: Path) -> Model:
     """The model, in evaluation mode, that the folder's configuration describes, with the weights of the file."""
     config_file = folder / "config.json"
     for file in (config_file, weights_file):
@@ -206,10 +101,8 @@ def _read(folder: Path, weights_file: Path) -> MaskedLanguageModel:
             raise ValueError(f"there is no file {file}: give a folder with a model saved as safetensors")
     try:
         described = json.loads(config_file.read_text(encoding="utf-8"))
-        config = read_config(described)
-        pairs = described.get("architectures") == ["BertForPreTraining"]
-        kind = SentencePairModel if pairs else MaskedLanguageModel
-        return _fill(kind(config), load_file(weights_file)).eval()
+        _, kind, config = read_config(described)
+        return fill(kind(config), load_file(weights_file)).eval()
     except SafetensorError as error:
         raise ValueError(f"{weights_file} is damaged or cut short ({error}): get it again") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -218,7 +111,7 @@ def _read(folder: Path, weights_file: Path) -> MaskedLanguageModel:
         raise ValueError(f"{folder} cannot be used: {error}") from None
 
 
-def _check_vocabulary(tokenizer: PreTrainedTokenizerFast, config: EncoderConfig) -> None:
+def _check_vocabulary(tokenizer: PreTrainedTokenizerFast, config: TransformerConfig) -> None:
     if len(tokenizer) > config.vocab_size:
         sizes = f"the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}"
         raise ValueError(f"{sizes}: they do not belong together")
@@ -229,12 +122,12 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json")))
 
 
-def load(name: str | Path) -> tuple[MaskedLanguageModel, PreTrainedTokenizerFast]:
+def load(name: str | Path) -> tuple[Model, PreTrainedTokenizerFast]:
     """The model, in evaluation mode, and the tokenizer called `name`.
 
-    name: a shipped checkpoint; else a folder on this machine; else a BERT of the Hugging Face hub, from its
-    cache or from the network. Raises ValueError when files are damaged; ModelUnavailable, which says what to
-    use instead, when there is no such model. The hub is asked once a process, and for 3 s at most.
+    name: a shipped checkpoint; else a folder on this machine; else a BERT, GPT-2 or BART of the Hugging Face hub,
+    from its cache or from the network. Raises ValueError when files are damaged; ModelUnavailable, which says what
+    to use instead, when there is no such model. The hub is asked once a process, and for 3 s at most.
     """
     return load_pretrained(find(name))
 
@@ -265,7 +158,7 @@ def snapshots(name: str | Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def load_snapshot(name: str | Path, step: int) -> MaskedLanguageModel:
+def load_snapshot(name: str | Path, step: int) -> Model:
     """The model, as float32 and in evaluation mode, as it was after `step` steps of the run `name`.
 
     Raises ValueError when no snapshot was kept there, or a file is damaged.

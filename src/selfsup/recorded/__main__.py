@@ -38,8 +38,8 @@ from ..corpora.tinyworld.automaton import SPECIAL
 from ..corpora.tinyworld.floors import Estimate, corrupt, exact_losses
 from ..finetuning import Classifier, accuracy, fine_tune, pad, word_counting_accuracy
 from ..models.bert import MaskedLanguageModel
-from ..models.encoder import EncoderConfig
 from ..models.pretrained import CHECKPOINTS, load
+from ..models.shapes import TransformerConfig
 from ..objectives.masking import BERTS_RATES, Masking
 from ..tokenization import train_wordpiece, write_atomically
 from ..training import Recipe, train
@@ -57,7 +57,7 @@ def pretrain(corpus: Corpus, recipe: Recipe, seed: int, **changes: Any) -> tuple
     recipe = dataclasses.replace(recipe, seed=seed, objective_options=recipe.objective_options | changes)
     torch.manual_seed(seed)
     shape = dict(recipe.model)
-    model = MaskedLanguageModel(EncoderConfig.named(shape.pop("shape"), len(corpus.tokenizer), **shape))
+    model = MaskedLanguageModel(TransformerConfig.named(shape.pop("shape"), len(corpus.tokenizer), **shape))
     objective = Masking(corpus.tokenizer, **recipe.objective_options)
     judge = Masking(corpus.tokenizer)
     log = train(model, objective, corpus, recipe, progress=False, device="cpu", judge=judge).records

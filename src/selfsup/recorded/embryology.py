@@ -21,8 +21,8 @@ from ..corpora.tinyworld.spellings import FREQUENCIES, Spellings
 from ..corpora.tinyworld.tasks import classes_of
 from ..finetuning import with_head
 from ..models.bert import MaskedLanguageModel
-from ..models.encoder import EncoderConfig
 from ..models.pretrained import load_snapshot, save_pretrained, snapshots
+from ..models.shapes import TransformerConfig
 from ..objectives.masking import Masking
 from ..probing import control_labels, description_length, fit_probe, interval, right
 from ..training import Recipe, train
@@ -160,7 +160,7 @@ def pretrained(corpus: Corpus, recipe: Recipe, folder: Path) -> None:
     """Train a model as `recipe` says, and keep its snapshots in `folder`, with what `load_snapshot` needs."""
     torch.manual_seed(recipe.seed)
     shape = dict(recipe.model)
-    model = MaskedLanguageModel(EncoderConfig.named(shape.pop("shape"), len(corpus.tokenizer), **shape))
+    model = MaskedLanguageModel(TransformerConfig.named(shape.pop("shape"), len(corpus.tokenizer), **shape))
     objective = Masking(corpus.tokenizer, **recipe.objective_options)
     train(model, objective, corpus, recipe, folder, resume=folder.is_dir(), progress=False, device="cpu")
     save_pretrained(model.eval(), corpus.tokenizer, folder, half=True)

@@ -19,8 +19,9 @@ from ..adapters import START, add_adapters, save_adapter
 from ..corpora import tinyworld
 from ..corpora.tinyworld.tasks import TASKS, classes_of
 from ..finetuning import as_batch, fine_tune, score, with_head
-from ..models.encoder import Encoder, EncoderConfig
+from ..models.encoder import Encoder
 from ..models.pretrained import CHECKPOINTS, load
+from ..models.shapes import TransformerConfig
 from ..objectives import IGNORE
 from .rivals import counted_words, known_answers, mean_tag_f1, mean_word_f1, right, said_word, usual_tags
 
@@ -53,7 +54,7 @@ def rate(way: str, labels: int) -> float:
     return LONG_FULL if way == "full" and labels > 256 else WAYS[way]
 
 
-def random_encoder(config: EncoderConfig) -> Encoder:
+def random_encoder(config: TransformerConfig) -> Encoder:
     """An encoder of this shape with random weights as small as BERT's at its start, which drops nothing out."""
     return Encoder(dataclasses.replace(config, dropout=0.0, init_std=0.02))
 

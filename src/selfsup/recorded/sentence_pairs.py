@@ -18,8 +18,9 @@ from ..corpora.tinyworld.pairs import DrawnPairs, group_of
 from ..corpora.tinyworld.tasks import TASKS, classes_of
 from ..finetuning import as_batch, fine_tune, pad, score, with_head
 from ..models.bert import MaskedLanguageModel, SentencePairModel
-from ..models.encoder import Encoder, EncoderConfig
+from ..models.encoder import Encoder
 from ..models.pretrained import load_pretrained, save_pretrained
+from ..models.shapes import TransformerConfig
 from ..objectives.sentence_pairs import SentencePairs
 from ..training import Recipe, evaluate, train
 
@@ -101,7 +102,7 @@ def downstream(encoder: Encoder, seed: int, labels: int = 1024, steps: int = 300
     return scores
 
 
-def trained(question: str, seed: int, recipe: Recipe, config: EncoderConfig, corpus: Corpus, group,
+def trained(question: str, seed: int, recipe: Recipe, config: TransformerConfig, corpus: Corpus, group,
             kept: Path | None) -> MaskedLanguageModel:
     """The model that `recipe` makes with this question and seed, taken from the folder `kept` where it is there."""
     folder = None if kept is None else kept / f"{question}-{seed}"
@@ -121,7 +122,7 @@ def sentence_pairs(recipe: Recipe, seeds: tuple[int, ...], kept: Path | None = N
     """For each question and seed: how often words, and each question about pairs, are answered rightly."""
     corpus = load_corpus(recipe.corpus, **recipe.corpus_options)
     pairs, shape = tinyworld.Pairs(tinyworld.load("world")), dict(recipe.model)
-    config = EncoderConfig.named(shape.pop("shape"), len(corpus.tokenizer), **shape)
+    config = TransformerConfig.named(shape.pop("shape"), len(corpus.tokenizer), **shape)
     drawn = pairs.draw(len(corpus.train), 0), pairs.draw(len(corpus.held_out), HELD_OUT_SEED)  # as the corpus drew them
     probed_on = pairs.draw(4000, HELD_OUT_SEED + 1)
     test = {q: questions(q, drawn[1], corpus.tokenizer, 1) for q in ASKED}
