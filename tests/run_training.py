@@ -29,7 +29,7 @@ def alphabet(n: int = 200) -> Corpus:
             ]
         )
 
-    return Corpus("alphabet", word_level(list(ALPHABET)), texts(n), texts(40), floor=0.0)
+    return Corpus("alphabet", word_level(list(ALPHABET)), texts(n), texts(40), floors={"masking": 0.0})
 
 
 def small_model(width: int = 16, dropout: float = 0.1, seed: int = 0) -> MaskedLanguageModel:

@@ -337,7 +337,7 @@ def test_runs_with_different_rates_are_scored_alike_by_one_judge():
     assert "floor" not in alone.records[-1], "the floor of 15% was set beside a score at 50%"
     model, judged = run(objective=harder, judge=standard)
     assert judged.records[-1]["held_out"] == evaluate(model, standard, CORPUS.held_out, TOKENIZER).loss
-    assert judged.records[-1]["floor"] == CORPUS.floor
+    assert judged.records[-1]["floor"] == CORPUS.floors["masking"]
 
 
 def test_phases_change_the_objective_at_their_steps():

@@ -77,7 +77,7 @@ def _add_pretrain(commands: Any) -> None:
 
 
 _CHANGES = (
-    ("objective", str, "how x is split: masking, pairs, nsp or sop"),
+    ("objective", str, "how x is split: masking, pairs, nsp, sop or next_token"),
     ("objective-options", dict, "its rates, such as rate=0.3 whole_word=true"),
     ("phases", dict, 'how they change, such as \'0={"rate": 0.1}\' 0.5={}: from which share of the steps on, and what'),
     ("corpus", str, "what to learn from: tinyworld, village or books"),
@@ -149,6 +149,7 @@ def _pretrain(options: argparse.Namespace) -> int:
 
     from .corpora import load_corpus
     from .models.bert import MaskedLanguageModel, SentencePairModel
+    from .models.decoder import LanguageModel
     from .models.pretrained import save_pretrained
     from .objectives import load_objective
     from .training import CHECKPOINT, Processes, Recipe, refuse_used, train
@@ -167,8 +168,8 @@ def _pretrain(options: argparse.Namespace) -> int:
     if here.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(recipe.seed)
-    kind = SentencePairModel if recipe.objective in ("nsp", "sop") else MaskedLanguageModel
-    model = kind(_shape(recipe.model, len(corpus.tokenizer)))
+    kinds = {"nsp": SentencePairModel, "sop": SentencePairModel, "next_token": LanguageModel}
+    model = kinds.get(recipe.objective, MaskedLanguageModel)(_shape(recipe.model, len(corpus.tokenizer)))
     told = [] if options.quiet or not here.first or sys.stderr.isatty() else [_tell]
     history = train(
         model,

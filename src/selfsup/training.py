@@ -558,7 +558,7 @@ def train(
     corruption = torch.Generator(here.device)
     now = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": torch.zeros((), device=here.device), "recorded": 0}
     history, folder, judge = History(), folder and Path(folder), judge or objective
-    floor, phases = corpus.floor if judge.standard else None, _phases(objective, corpus, recipe)
+    floor, phases = corpus.floors.get(judge.floor), _phases(objective, corpus, recipe)
     if folder and resume and (folder / CHECKPOINT).exists():
         now = _restore(folder, recipe, model, optimizers)
         if not here.first:

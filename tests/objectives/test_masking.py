@@ -264,7 +264,7 @@ def test_rare_words_that_a_text_repeats_have_a_rate_of_their_own(tokenizer):
     objective = Masking(tokenizer, rate=0.0, repeated=1.0, rare=0.06)
     chosen = objective.split(ids, attention_mask, seeded()).targets != IGNORE
     assert torch.equal(chosen, found & (ids > 4)) and 0 < chosen.sum() < ids.numel() / 2
-    assert not objective.standard, "the floor of BERT's rates is not that of these"
+    assert objective.floor is None, "the floor of BERT's rates is not that of these"
 
 
 def test_whole_words_cannot_have_a_rate_where_they_repeat(tokenizer):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -51,15 +51,15 @@ class Texts:
 class Corpus:
     """Texts to learn from and texts held out, with the tokenizer that their ids belong to.
 
-    floor: the exact nats per predicted token under the standard corruption, where the truth is known. group: of pairs
-    of sentences, where negatives come from: tells a number for each row of ids (batch, time).
+    floors: by objective the exact nats per predicted token, of its standard split, where the truth is known. group: of
+    pairs of sentences, where negatives come from: tells a number for each row of ids (batch, time).
     """
 
     name: str
     tokenizer: Any
     train: Texts
     held_out: Texts
-    floor: float | None = None
+    floors: Mapping[str, float] = field(default_factory=dict)
     group: Callable[[Any], Sequence[int]] | None = None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 IGNORE = -100  # the target of a position that is not predicted; the default `ignore_index` of torch
 
@@ -35,10 +36,10 @@ class Split:
 class Objective(Protocol):
     """What every method of the course is: a way to split x, and the cost of a wrong answer.
 
-    standard: whether it splits x as its paper does, the case for which a corpus may know the floor.
+    floor: the name of its least loss among `Corpus.floors`, or None where none belongs to the way in which it splits x.
     """
 
-    standard: bool
+    floor: str | None
 
     def split(self, ids: Tensor, attention_mask: Tensor, generator: Generator | None) -> Split:
         """x → (x′, x″). ids, attention_mask: (batch, time) long. Pure: equal generators, equal splits."""
@@ -50,7 +51,19 @@ class Objective(Protocol):
         """(n,) cross-entropy in nats, one for each target."""
 
 
-OBJECTIVES = ("masking", "pairs", "nsp", "sop")
+class OfTokens:
+    """What objectives share whose targets are tokens: the model scores every token of the vocabulary at each."""
+
+    def logits(self, model: Any, split: Split) -> Tensor:
+        """(n, vocab), at the targets alone: at a rate of 15%, a seventh of the work."""
+        return model(**split.inputs, positions=split.targets != IGNORE)
+
+    def losses(self, model: Any, split: Split) -> Tensor:
+        """(n,) nats: minus the log-probability of each hidden token."""
+        return F.cross_entropy(self.logits(model, split).float(), split.labels, reduction="none")
+
+
+OBJECTIVES = ("masking", "pairs", "nsp", "sop", "next_token")
 
 
 def load_objective(name: str, tokenizer: Any, group: Any = None, **options: Any) -> Objective:
@@ -63,11 +76,12 @@ def load_objective(name: str, tokenizer: Any, group: Any = None, **options: Any)
     if name not in OBJECTIVES:
         raise ValueError(f"there is no objective called {name!r}: choose one of {', '.join(OBJECTIVES)}")
     from .masking import Masking
+    from .next_token import NextToken
     from .sentence_pairs import SentencePairs
 
     try:
-        if name == "masking":
-            return Masking(tokenizer, **options)
+        if name in ("masking", "next_token"):
+            return {"masking": Masking, "next_token": NextToken}[name](tokenizer, **options)
         return SentencePairs(tokenizer, None if name == "pairs" else name, group=group, **options)
     except TypeError as error:
         raise ValueError(f"the objective {name!r} cannot take the options {options}: {error}") from None

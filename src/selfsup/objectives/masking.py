@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
-from . import IGNORE, Split
+from . import IGNORE, OfTokens, Split
 
 
 def mask_tokens(
@@ -60,7 +59,7 @@ def rare_repeats(ids: Tensor, attention_mask: Tensor, rare: float) -> Tensor:
 BERTS_RATES = {"rate": 0.15, "mask": 0.8, "random": 0.1}
 
 
-class Masking:
+class Masking(OfTokens):
     """The objective of BERT: x′ is the text with some words hidden, x″ is those words.
 
     tokenizer: a transformers tokenizer with a mask token. repeated: a rate of their own for words that the text
@@ -86,7 +85,8 @@ class Masking:
             raise ValueError("masking needs a tokenizer with a mask token, and this one has none")
         self.rates = {"rate": rate, "mask": mask, "random": random}
         self.repeated, self.rare = repeated, rare
-        self.standard = self.rates == BERTS_RATES and not whole_word and repeated is None
+        standard = self.rates == BERTS_RATES and not whole_word and repeated is None
+        self.floor = "masking" if standard else None
         self.vocabulary = {
             "mask_id": tokenizer.mask_token_id,
             "vocab_size": len(tokenizer),
@@ -109,14 +109,6 @@ class Masking:
             rates["rate"] = torch.where(again, self.repeated, self.rates["rate"])
         corrupted, targets = mask_tokens(ids, generator, **self.vocabulary, **rates, word_start=word_start)
         return Split({"input_ids": corrupted, "attention_mask": attention_mask}, targets)
-
-    def logits(self, model: Any, split: Split) -> Tensor:
-        """(n, vocab), at the targets alone: at a rate of 15%, a seventh of the work."""
-        return model(**split.inputs, positions=split.targets != IGNORE)
-
-    def losses(self, model: Any, split: Split) -> Tensor:
-        """(n,) nats: minus the log-probability of each hidden word."""
-        return F.cross_entropy(self.logits(model, split).float(), split.labels, reduction="none")
 
 
 def check_rates(rate: float | Tensor, mask: float, random: float) -> None:

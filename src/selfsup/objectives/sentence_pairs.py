@@ -136,7 +136,7 @@ class SentencePairs:
         if longest < 5:
             raise ValueError(f"longest is {longest}, but two words with [CLS] and twice [SEP] need 5")
         self.masking = Masking(tokenizer, **rates)
-        self.question, self.longest, self.group, self.standard = question, longest, group, False
+        self.question, self.longest, self.group, self.floor = question, longest, group, None
         vocabulary = tokenizer.get_vocab()
         self.marks = torch.tensor([vocabulary[mark] for mark in ".!?" if mark in vocabulary])
         self.quote = vocabulary.get('"')

@@ -22,8 +22,9 @@ def load_corpus(
     pairs: each text is two neighbouring sentences of a document, and negatives of next sentence prediction are of
     the same "place" or "topic", or from "anywhere" (see `Pairs`).
 
-    floor: the mean exact loss on the held-out texts under one draw of BERT's corruption (dialect 0), nats per
-    predicted token; floors.json has its standard error. Raises ValueError for an n or a seed that is no count.
+    floors (dialect 0): the mean exact loss on the held-out texts, of "masking" under one draw of BERT's corruption and
+    of "next_token", nats per predicted token; floors.json has their standard errors. Raises ValueError for an n or a
+    seed that is no count.
     """
     language = load(size, dialect)
     train, held_out = SIZES[size]
@@ -40,5 +41,5 @@ def load_corpus(
         language.tokenizer,
         language.texts(n, seed),
         language.texts(held_out, HELD_OUT_SEED),
-        floors.get(size, {}).get("masking", {}).get("value"),
+        {name: floors[size][name]["value"] for name in ("masking", "next_token")} if floors else {},
     )
