@@ -77,7 +77,7 @@ def _add_pretrain(commands: Any) -> None:
 
 
 _CHANGES = (
-    ("objective", str, "how x is split: masking, pairs, nsp, sop or next_token"),
+    ("objective", str, "how x is split: masking, pairs, nsp, sop, next_token or denoising"),
     ("objective-options", dict, "its rates, such as rate=0.3 whole_word=true"),
     ("phases", dict, 'how they change, such as \'0={"rate": 0.1}\' 0.5={}: from which share of the steps on, and what'),
     ("corpus", str, "what to learn from: tinyworld, village or books"),
@@ -150,6 +150,7 @@ def _pretrain(options: argparse.Namespace) -> int:
     from .corpora import load_corpus
     from .models.bert import MaskedLanguageModel, SentencePairModel
     from .models.decoder import LanguageModel
+    from .models.encoder_decoder import EncoderDecoder
     from .models.pretrained import save_pretrained
     from .objectives import load_objective
     from .training import CHECKPOINT, Processes, Recipe, refuse_used, train
@@ -168,8 +169,11 @@ def _pretrain(options: argparse.Namespace) -> int:
     if here.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(recipe.seed)
-    kinds = {"nsp": SentencePairModel, "sop": SentencePairModel, "next_token": LanguageModel}
+    kinds = dict(nsp=SentencePairModel, sop=SentencePairModel, next_token=LanguageModel, denoising=EncoderDecoder)
     model = kinds.get(recipe.objective, MaskedLanguageModel)(_shape(recipe.model, len(corpus.tokenizer)))
+    # Whatever rates a model learns with, it is judged at those of the paper; but another damage is another task.
+    standard = recipe.objective_options if recipe.objective == "denoising" else {}
+    judge = load_objective(recipe.objective, corpus.tokenizer, corpus.group, **standard)
     told = [] if options.quiet or not here.first or sys.stderr.isatty() else [_tell]
     history = train(
         model,
@@ -181,7 +185,7 @@ def _pretrain(options: argparse.Namespace) -> int:
         progress=not options.quiet,
         callbacks=told,
         device=here.device,
-        judge=load_objective(recipe.objective, corpus.tokenizer, corpus.group),
+        judge=judge,
     )
     if here.first:
         save_pretrained(model, corpus.tokenizer, folder, half=options.half)

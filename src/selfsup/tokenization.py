@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections import Counter
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4
 _ROLES = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}  # pad_token: [PAD], ...
 _CONTINUES = "##"
+SENTINEL = "<extra_id_"  # how the names of sentinels begin, as T5 calls them
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -123,6 +125,15 @@ def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         **_ROLES,
     )
+
+
+def with_sentinels(tokenizer: PreTrainedTokenizerFast, n: int) -> PreTrainedTokenizerFast:
+    """A copy with n tokens more at the end of the vocabulary, <extra_id_0> and so on, which mark spans of a text."""
+    from tokenizers import AddedToken
+
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_tokens([AddedToken(f"{SENTINEL}{i}>", special=True) for i in range(n)], special_tokens=True)
+    return tokenizer
 
 
 def _split(tokenizer: Tokenizer, text: str) -> list[str]:

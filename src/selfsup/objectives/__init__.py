@@ -63,7 +63,7 @@ class OfTokens:
         return F.cross_entropy(self.logits(model, split).float(), split.labels, reduction="none")
 
 
-OBJECTIVES = ("masking", "pairs", "nsp", "sop", "next_token")
+OBJECTIVES = ("masking", "pairs", "nsp", "sop", "next_token", "denoising")
 
 
 def load_objective(name: str, tokenizer: Any, group: Any = None, **options: Any) -> Objective:
@@ -75,13 +75,15 @@ def load_objective(name: str, tokenizer: Any, group: Any = None, **options: Any)
     """
     if name not in OBJECTIVES:
         raise ValueError(f"there is no objective called {name!r}: choose one of {', '.join(OBJECTIVES)}")
+    from .denoising import Denoising
     from .masking import Masking
     from .next_token import NextToken
     from .sentence_pairs import SentencePairs
 
     try:
-        if name in ("masking", "next_token"):
-            return {"masking": Masking, "next_token": NextToken}[name](tokenizer, **options)
+        alone = {"masking": Masking, "next_token": NextToken, "denoising": Denoising}
+        if name in alone:
+            return alone[name](tokenizer, **options)
         return SentencePairs(tokenizer, None if name == "pairs" else name, group=group, **options)
     except TypeError as error:
         raise ValueError(f"the objective {name!r} cannot take the options {options}: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ...tokenization import with_sentinels
 from .. import Corpus
 from .language import load
 from .pairs import Pairs, group_of
@@ -15,7 +16,8 @@ HELD_OUT_SEED = 1_000_003
 
 
 def load_corpus(
-    size: str = "world", *, seed: int = 0, n: int | None = None, dialect: int = 0, pairs: str | None = None
+    size: str = "world", *, seed: int = 0, n: int | None = None, dialect: int = 0, pairs: str | None = None,
+    sentinels: int = 0,
 ) -> Corpus:
     """`n` training texts drawn with `seed`, and held-out texts that are the same for every seed.
 
@@ -27,6 +29,7 @@ def load_corpus(
     seed that is no count.
     """
     language = load(size, dialect)
+    tokenizer = with_sentinels(language.tokenizer, sentinels) if sentinels else language.tokenizer
     train, held_out = SIZES[size]
     n = train if n is None else n
     if not (isinstance(n, int) and n > 0 and isinstance(seed, int) and seed >= 0):
@@ -34,11 +37,11 @@ def load_corpus(
     if pairs is not None:
         drawn = [Pairs(language).draw(*how) for how in ((n, seed), (held_out, HELD_OUT_SEED))]
         texts = [one.texts for one in drawn]
-        return Corpus(f"pairs of {language.name}", language.tokenizer, *texts, group=group_of(pairs, *drawn))
+        return Corpus(f"pairs of {language.name}", tokenizer, *texts, group=group_of(pairs, *drawn))
     floors = json.loads(FLOORS.read_text(encoding="utf-8")) if FLOORS.exists() and not dialect else {}
     return Corpus(
         language.name,
-        language.tokenizer,
+        tokenizer,
         language.texts(n, seed),
         language.texts(held_out, HELD_OUT_SEED),
         {name: floors[size][name]["value"] for name in ("masking", "next_token")} if floors else {},

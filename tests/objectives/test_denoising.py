@@ -1,0 +1,265 @@
+"""Each damage against a slow reference with the same dice; and what was taken out can be put back."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfsup.corpora import load_corpus
+from selfsup.models import EncoderDecoder, TransformerConfig
+from selfsup.objectives import IGNORE, load_objective
+from selfsup.objectives.denoising import (
+    KINDS,
+    delete,
+    fragment,
+    infill,
+    mask_some,
+    permute,
+    random_spans,
+    rotate,
+    span_corruption,
+)
+from selfsup.tokenization import load_tokenizer, save_tokenizer, with_sentinels, word_level
+from selfsup.training import Batches
+
+PAD, CLS, SEP, MASK, STOP = 0, 2, 3, 4, 5
+SENTINELS = (40, 41, 42, 43)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@st.composite
+def batches(draw):
+    """(ids, text, seed): rows of [CLS] text [SEP] and padding, texts of 1 to 20 tokens that may end sentences."""
+    texts = draw(st.lists(st.lists(st.integers(STOP, 12), min_size=1, max_size=20), min_size=1, max_size=4))
+    longest = max(map(len, texts)) + 2
+    ids = torch.tensor([[CLS, *text, SEP] + [PAD] * (longest - len(text) - 2) for text in texts])
+    return ids, ids > MASK, draw(st.integers(0, 10_000))
+
+
+def rows(ids):
+    """The texts of a batch, special tokens but [MASK] and sentinels taken off; checks that they frame it."""
+    found = []
+    for row in ids.tolist():
+        text = [token for token in row if token != PAD]
+        assert row == text + [PAD] * (len(row) - len(text)), "padding stands inside the text"
+        assert text[0] == CLS and text[-1] == SEP and not {CLS, SEP} & set(text[1:-1])
+        found.append(text[1:-1])
+    return found
+
+
+@given(batches(), st.floats(0.05, 0.9))
+def test_masking(batch, rate):
+    ids, text, seed = batch
+    dice = torch.rand(ids.shape, generator=seeded(seed)).tolist()
+    slow = [[MASK if token >= STOP and die < rate else token for token, die in zip(*both)]
+            for both in zip(ids.tolist(), dice)]
+    assert mask_some(ids, text, rate, MASK, seeded(seed)).tolist() == slow
+
+
+@given(batches(), st.floats(0.05, 0.9))
+def test_deletion(batch, rate):
+    ids, text, seed = batch
+    dice = torch.rand(ids.shape, generator=seeded(seed)).tolist()
+    slow = [[token for token, die in zip(*both) if token >= STOP and die >= rate] for both in zip(ids.tolist(), dice)]
+    assert rows(delete(ids, text, rate, PAD, seeded(seed))) == slow
+
+
+def slow_spans(ids, rate, mean, least, seed):
+    """Row by row the spans as (first, end) columns: those that begin inside another make it longer."""
+    generator = seeded(seed)
+    dice = torch.rand(ids.shape, generator=generator).tolist()
+    lengths = torch.poisson(torch.full(ids.shape, mean - least), generator=generator).long().tolist()
+    found = []
+    for row, die, length in zip(ids.tolist(), dice, lengths):
+        spans = []
+        end = len([token for token in row if token != PAD]) - 1
+        for at, token in enumerate(row):
+            if token >= STOP and die[at] < rate / mean:
+                reach = at + least + length[at]
+                if spans and at < spans[-1][1]:
+                    spans[-1][1] = max(spans[-1][1], reach)
+                else:
+                    spans.append([at, reach])
+        found.append([(first, min(reach, end)) for first, reach in spans])
+    return found
+
+
+@given(batches(), st.floats(0.05, 0.9))
+def test_infilling(batch, rate):
+    ids, text, seed = batch
+    slow = []
+    for row, spans in zip(ids.tolist(), slow_spans(ids, rate, 3.0, 0, seed)):
+        out, covered = [], {at for first, end in spans for at in range(first, end)}
+        for at, token in enumerate(row):
+            out += [MASK] if at in {first for first, _ in spans} else []
+            out += [token] if token >= STOP and at not in covered else []
+        slow.append(out)
+    assert rows(infill(ids, text, rate, MASK, PAD, seeded(seed))) == slow
+
+
+@given(batches(), st.floats(0.05, 0.9))
+def test_what_a_mask_of_infilling_stands_for(batch, rate):
+    """With some run of tokens, or none, in the place of each [MASK], the damaged text is the true one."""
+    ids, text, seed = batch
+    for damaged, true in zip(rows(infill(ids, text, rate, MASK, PAD, seeded(seed))), rows(ids)):
+        pattern = "".join("(?:\\d+,)*" if token == MASK else f"{token}," for token in damaged)
+        assert re.fullmatch(pattern, "".join(f"{token}," for token in true))
+
+
+@given(batches(), st.floats(0.05, 0.9))
+def test_span_corruption(batch, rate):
+    """Against the reference, and: each sentinel replaced by what was written after it gives the text back."""
+    ids, text, seed = batch
+    damaged, written = (rows(part) for part in span_corruption(ids, text, rate, SENTINELS, PAD, seeded(seed)))
+    for row, seen, told, spans in zip(ids.tolist(), damaged, written, slow_spans(ids, rate, 3.0, 1, seed)):
+        spans = spans[: len(SENTINELS) - 1]
+        out, answer = list(row), []
+        for sentinel, (first, end) in reversed(list(zip(SENTINELS, spans))):
+            answer = [sentinel, *row[first:end], *answer]
+            out[first:end] = [sentinel]
+        assert seen == [token for token in out if token >= STOP]
+        assert told == [*answer, SENTINELS[len(spans)]]
+        parts = {}
+        for token in told:
+            if token in SENTINELS:
+                parts[token] = []
+            else:
+                parts[[*parts][-1]].append(token)
+        back = [token for one in seen for token in parts.get(one, [one])]
+        assert back == [token for token in row if token >= STOP], "the text could not be put together again"
+
+
+@given(batches())
+def test_permutation(batch):
+    """Sentences stay whole, and all of them are there, in an order that the dice decide."""
+    ids, text, seed = batch
+    ends = ids == STOP
+    dice = torch.rand(ids.shape, generator=seeded(seed)).tolist()
+    for row, die, damaged in zip(ids.tolist(), dice, rows(permute(ids, text, ends, seeded(seed)))):
+        sentences, one = [], []
+        for token in (token for token in row if token >= STOP):
+            one.append(token)
+            if token == STOP:
+                sentences, one = [*sentences, one], []
+        sentences += [one] if one else []
+        order = sorted(range(len(sentences)), key=lambda number: die[number])
+        assert damaged == [token for number in order for token in sentences[number]]
+
+
+@given(batches())
+def test_rotation(batch):
+    ids, text, seed = batch
+    places = (torch.rand(len(ids), 1, generator=seeded(seed)) * text.sum(1, keepdim=True)).long().flatten().tolist()
+    for true, damaged, start in zip(rows(ids), rows(rotate(ids, text, seeded(seed))), places):
+        assert damaged == true[start:] + true[:start]
+
+
+@given(batches(), st.floats(0.05, 0.95))
+def test_the_fragment_of_mass(batch, share):
+    ids, text, seed = batch
+    for row, chosen in zip(ids.tolist(), fragment(text, share, seeded(seed)).tolist()):
+        at = [i for i, one in enumerate(chosen) if one]
+        n = sum(token >= STOP for token in row)
+        assert at == list(range(at[0], at[0] + len(at))), "the fragment has a gap"
+        assert len(at) == max(1, torch.tensor(n * share).round().int()) and all(row[i] >= STOP for i in at)
+
+
+def test_how_much_is_covered():
+    """Spans of 3 on average cover a little less than the rate, since some of them meet."""
+    text = torch.ones(400, 60, dtype=torch.bool)
+    for least in (0, 1):
+        begins, covered = random_spans(text, 0.3, 3.0, least, seeded(0))
+        share = covered.double().mean()
+        assert 0.24 < share < 0.3, share
+        assert begins.double().mean() < 0.1
+
+
+VILLAGE = load_corpus("village", n=64, sentinels=16)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "permutation+infilling"])
+def test_the_objective_can_be_learned_from(kind):
+    """Shapes fit the model, the decoder reads what is written up to each target, and equal seeds give equal splits."""
+    objective = load_objective("denoising", VILLAGE.tokenizer, kinds=kind)
+    ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 16, seed=0)[0]
+    before = ids.clone()
+    split, again = (objective.split(ids, mask, seeded(3)) for _ in range(2))
+    assert torch.equal(ids, before), "the batch was changed in place"
+    assert all(torch.equal(split.inputs[name], again.inputs[name]) for name in split.inputs)
+    torch.manual_seed(0)
+    sizes = dict(layers=1, width=16, heads=2, feed_forward=16, segments=0, norm_eps=1e-5)
+    model = EncoderDecoder(TransformerConfig(len(VILLAGE.tokenizer), **sizes)).eval()
+    losses = objective.losses(model, split)
+    assert losses.shape == split.labels.shape and torch.isfinite(losses).all()
+    read, targets = split.inputs["decoder_input_ids"], split.targets
+    known = targets[:, :-1] != IGNORE
+    assert torch.equal(read[:, 1:][known], targets[:, :-1][known]), "the decoder does not read what it should have said"
+    if kind not in ("spans", "mass"):
+        assert torch.equal(torch.where(targets == IGNORE, PAD, targets), ids[:, 1:])
+    changed = split.inputs["input_ids"]
+    assert changed.shape != ids.shape or not torch.equal(changed, ids), "nothing was damaged"
+
+
+def test_mass_hides_from_each_side_what_the_other_sees():
+    objective = load_objective("denoising", VILLAGE.tokenizer, kinds="mass")
+    ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 16, seed=0)[0]
+    split = objective.split(ids, mask, seeded(1))
+    asked = torch.zeros_like(ids, dtype=torch.bool)
+    asked[:, 1:] = split.targets != IGNORE
+    seen = split.inputs["input_ids"]
+    assert (seen[asked] == MASK).all() and torch.equal(seen[~asked], ids[~asked])
+    read = split.inputs["decoder_input_ids"]
+    text, inner = ids[:, :-1] > MASK, asked[:, :-1]
+    assert torch.equal(read[inner], ids[:, :-1][inner]) and (read[text & ~inner] == MASK).all()
+
+
+def test_several_kinds_take_turns():
+    objective = load_objective("denoising", VILLAGE.tokenizer, kinds=["masking", "rotation"])
+    ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 8, seed=0)[0]
+    masked = [(objective.split(ids, mask, seeded(seed)).inputs["input_ids"] == MASK).any().item() for seed in range(40)]
+    assert 10 < sum(masked) < 30
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"kinds": "shuffling"}, "no damage called 'shuffling': choose from masking"),
+        ({"kinds": []}, "at least one kind"),
+        ({"kinds": "masking", "rate": 1.0}, "a rate between 0 and 1"),
+        ({"kinds": "masking+spans"}, "joins what stands alone"),
+        ({"amount": 2}, "cannot take the options"),
+    ],
+)
+def test_what_cannot_be(options, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        load_objective("denoising", VILLAGE.tokenizer, **options)
+
+
+def test_spans_need_sentinels(tmp_path):
+    plain = word_level(["the", "cat", "."])
+    with pytest.raises(ValueError, match="spans need sentinels"):
+        load_objective("denoising", plain, kinds="spans")
+    marked = with_sentinels(plain, 3)
+    assert len(marked) == len(plain) + 3 and len(plain) == 8, "the tokenizer itself was changed"
+    assert marked("the <extra_id_1> .").input_ids == [2, 5, 9, 7, 3]
+    save_tokenizer(marked, tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.get_vocab() == marked.get_vocab() and again("<extra_id_2>").input_ids == [2, 10, 3]
+    assert load_objective("denoising", again, kinds="spans").marks == load_objective("denoising", marked).marks
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 1000))
+def test_on_stories(seed):
+    """On real texts of the village: sentences end where they end, and the framing tokens stay where they are."""
+    objective = load_objective("denoising", VILLAGE.tokenizer, kinds="permutation+infilling")
+    ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 16, seed=0)[seed % 4]
+    shuffled = objective.damage("permutation", ids, seeded(seed))
+    stops = set(objective.marks.full_stops)
+    for true, damaged in zip(rows(ids), rows(shuffled)):
+        assert sorted(true) == sorted(damaged) and damaged[-1] in stops | {VILLAGE.tokenizer.get_vocab().get('"')}
