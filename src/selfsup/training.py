@@ -316,7 +316,7 @@ def evaluate(
 
     Raises ValueError when the objective chose no target at all.
     """
-    device = next(model.parameters()).device
+    device = next(model.parameters(), torch.empty(0)).device  # who only counts has none
     batches = Batches(texts, tokenizer, batch_size, device=device)
     training = model.training
     model.eval()
