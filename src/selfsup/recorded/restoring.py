@@ -1,0 +1,120 @@
+"""Chapter 6's record: which damage to a text teaches what (after Lewis et al. 2020, table 1; Raffel et al. 2020)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..corpora import Corpus, load_corpus, tinyworld
+from ..corpora.tinyworld.tasks import TASKS, classes_of
+from ..finetuning import as_batch, fine_tune, pad, score, with_head, word_f1
+from ..models.encoder_decoder import EncoderDecoder
+from ..models.shapes import TransformerConfig
+from ..objectives import IGNORE
+from ..objectives.denoising import Denoising
+from ..training import Recipe, evaluate, train
+from .fine_tuning import side_by_side
+
+DAMAGES = ("masking", "deletion", "infilling", "rotation", "permutation", "permutation+infilling", "spans", "mass")
+RESTORING = Recipe(
+    objective="denoising",
+    corpus_options={"n": 200_000, "sentinels": 16},
+    model={"layers": 2, "width": 64, "heads": 4, "feed_forward": 256, "segments": 0, "dropout": 0.0,
+           "norm_eps": 1e-5, "init_std": 0.08},
+    steps=2000,
+    batch_size=64,
+    warmup=0.02,
+    weight_decay=0.1,
+    evaluate_every=2000,
+    evaluation_texts=500,
+)
+READ = {"tags": 64, "questions": 256}  # what the encoder alone is fine-tuned for, and from how many labels
+WRITTEN = 1024  # questions whose answers encoder and decoder learn to write
+ASKED, TEST_SEED = 500, 50_000
+LONGEST = 40  # words of a text
+
+
+@cache
+def corpus_of(n: int, sentinels: int) -> Corpus:
+    """The world in n texts, drawn once for all runs of a process."""
+    return load_corpus("tinyworld", n=n, sentinels=sentinels)
+
+
+def written_answers(examples: list, tokenizer: Any) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """Questions with their texts as an encoder–decoder takes them, and the first answer as what it must write.
+
+    Returns (input_ids, decoder_input_ids, attention_mask) and targets, each (questions, time) long.
+    """
+    (ids, mask, _), _ = as_batch(examples, tokenizer)
+    words = [tokenizer.convert_tokens_to_ids(list(one.second[slice(*one.gold[0])])) for one in examples]
+    written, kept = pad(words, tokenizer)
+    return (ids, written[:, :-1], mask), written[:, 1:].masked_fill(kept[:, 1:] == 0, IGNORE)
+
+
+@torch.no_grad()
+def write(model: EncoderDecoder, ids: Tensor, mask: Tensor, first: int, longest: int) -> Tensor:
+    """The most probable token at each step, (batch, longest) long; ids, mask: (batch, time)."""
+    writer, told = model.reading(ids, mask), torch.full((len(ids), 1), first)
+    for _ in range(longest):
+        told = torch.cat([told, writer(told)[:, -1:].argmax(-1)], 1)
+    return told[:, 1:]
+
+
+def answers_written(model: EncoderDecoder, seed: int, tokenizer: Any) -> dict[str, float]:
+    """Fine-tune encoder and decoder to write answers: how many are exact, and the F1 of their words."""
+    model, language = copy.deepcopy(model), tinyworld.load("world")
+    learned = TASKS["questions"](language, WRITTEN, 40_000 + seed, longest=LONGEST, unanswerable=0.0)
+    asked = TASKS["questions"](language, ASKED, TEST_SEED, longest=LONGEST, unanswerable=0.0)
+    fine_tune(model, *written_answers(learned, tokenizer), steps=500, batch_size=32, learning_rate=1e-3, seed=seed)
+    (ids, _, mask), _ = written_answers(asked, tokenizer)
+    exact, f1 = 0, 0.0
+    for one, row in zip(asked, write(model.eval(), ids, mask, tokenizer.cls_token_id, 8).tolist()):
+        row = row[: row.index(tokenizer.sep_token_id)] if tokenizer.sep_token_id in row else row
+        told = tuple(tokenizer.convert_ids_to_tokens(row))
+        right = {one.second[slice(*span)] for span in one.gold}
+        exact, f1 = exact + (told in right), f1 + max(word_f1(told, answer) for answer in right)
+    return {"exact": exact / len(asked), "f1": f1 / len(asked)}
+
+
+def read(model: EncoderDecoder, seed: int) -> dict[str, float]:
+    """The scores of the encoder alone, each time fine-tuned anew, on tasks of chapter 4."""
+    language, scores = tinyworld.load("world"), {}
+    for task, labels in READ.items():
+        torch.manual_seed(seed)
+        classes = classes_of(task, language)
+        reader = with_head(copy.deepcopy(model.encoder), task, classes)
+        learned = TASKS[task](language, labels, 40_000 + seed, longest=LONGEST)
+        fine_tune(reader, *as_batch(learned, language.tokenizer, classes), steps=300, batch_size=32, seed=seed)
+        asked = TASKS[task](language, ASKED, TEST_SEED, longest=LONGEST)
+        scores[task] = score(reader, *as_batch(asked, language.tokenizer, classes), asked, classes)
+    return scores
+
+
+def one_damage(job: tuple[str | None, Recipe]) -> dict[str, Any]:
+    """A model that mends one damage (None: one that has learned nothing), and what it is good for."""
+    damage, recipe = job
+    torch.set_num_threads(1)
+    torch.manual_seed(recipe.seed)
+    corpus = corpus_of(**recipe.corpus_options)
+    model = EncoderDecoder(TransformerConfig(len(corpus.tokenizer), **recipe.model))
+    found = {"damage": damage, "seed": recipe.seed}
+    if damage is not None:
+        objective = Denoising(corpus.tokenizer, damage)
+        train(model, objective, corpus, recipe, progress=False, device="cpu")
+        asked = corpus.held_out.select(range(recipe.evaluation_texts))
+        own = evaluate(model.eval(), objective, asked, corpus.tokenizer)
+        found |= {"loss": own.loss, "accuracy": own.accuracy, "targets": own.targets}
+    return found | {"read": read(model, recipe.seed), "written": answers_written(model, recipe.seed, corpus.tokenizer)}
+
+
+def damages(recipe: Recipe) -> Iterator[dict]:
+    """Each damage and none, three seeds: the same model, steps and texts."""
+    corpus_of(**recipe.corpus_options)  # before the processes part, so that they share it
+    jobs = [(damage, dataclasses.replace(recipe, seed=seed)) for seed in range(3) for damage in (*DAMAGES, None)]
+    yield from side_by_side(one_damage, jobs)
