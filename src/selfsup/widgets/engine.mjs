@@ -1,99 +1,8 @@
-// A BERT encoder with its heads, for masked words and for pairs, in plain JavaScript: reads a Hugging Face model folder
-// (config.json, model.safetensors in f16 or f32, tokenizer.json) and gives the logits that transformers gives.
+// BERT, GPT-2 and BART in plain JavaScript: reads a Hugging Face model folder (config.json, model.safetensors in f16 or
+// f32, and tokenizer.mjs its tokenizer.json) and gives the logits that transformers gives. The three share one block.
 // Matrices are Float32Array, row after row; a weight is (outputs, inputs), as torch stores it.
 
-const REMOVED = /[\p{Cc}\p{Cf}\p{Co}\ufffd]/u;
-const SPACE = /\p{White_Space}/u;
-const PUNCTUATION = /[\p{P}!-/:-@[-`{-~]/u;
-const CHINESE = /[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u{20000}-\u{2a6df}\u{2a700}-\u{2ceaf}\u{2f800}-\u{2fa1f}]/u;
-const LONGEST_WORD = 100;
-
-/** BERT's WordPiece on lower-cased words; a word-level tokenizer is the case in which every word is one piece. */
-export class Tokenizer {
-  /** @param {object} json  the parsed tokenizer.json, with a WordPiece or WordLevel model */
-  constructor(json) {
-    const { model, normalizer = {}, added_tokens = [] } = json;
-    if (!["WordPiece", "WordLevel"].includes(model?.type)) {
-      throw new Error(`the engine reads WordPiece and WordLevel tokenizers, not ${model?.type}`);
-    }
-    this.vocab = new Map(Object.entries(model.vocab));
-    for (const { content, id } of added_tokens) this.vocab.set(content, id);
-    this.tokens = [];
-    for (const [token, id] of this.vocab) this.tokens[id] = token;
-    this.special = added_tokens.filter((token) => token.special).map((token) => token.content);
-    const escaped = this.special.map((token) => token.replace(/[^\w]/g, "\\$&"));
-    this.specials = new RegExp(`(${escaped.join("|") || "(?!)"})`);
-    this.unknown = this.vocab.get(model.unk_token ?? "[UNK]");
-    this.pieces = model.type === "WordPiece";
-    this.prefix = model.continuing_subword_prefix ?? "##";
-    this.longest = model.max_input_chars_per_word ?? LONGEST_WORD;
-    const rules = (normalizer?.normalizers ?? [normalizer]).map((part) => part ?? {});
-    const bert = rules.find((part) => part.type === "BertNormalizer");
-    this.clean = bert?.clean_text ?? false;
-    this.chinese = bert?.handle_chinese_chars ?? false;
-    this.lower = bert?.lowercase ?? rules.some((part) => part.type === "Lowercase");
-    this.strip = bert ? bert.strip_accents ?? this.lower : rules.some((part) => part.type === "StripAccents");
-  }
-
-  /** The id of a token that must be there, such as "[MASK]". */
-  id(token) {
-    if (!this.vocab.has(token)) throw new Error(`the tokenizer has no ${token}`);
-    return this.vocab.get(token);
-  }
-
-  /** Words of a text, in order: {text: as written, ids: its pieces}. Special tokens are words, too. */
-  words(text) {
-    const words = [];
-    for (const part of text.split(this.specials)) {
-      if (this.special.includes(part)) words.push({ text: part, ids: [this.vocab.get(part)] });
-      else for (const word of this.#split(part)) words.push({ text: word.written, ids: this.#ids(word.letters) });
-    }
-    return words;
-  }
-
-  #split(text) {
-    const words = [];
-    let word = null;
-    const end = () => { if (word) words.push(word); word = null; };
-    for (const written of text) {
-      const alone = this.chinese && CHINESE.test(written);
-      let letters = written;
-      if (this.clean && !/[\t\n\r]/.test(written) && REMOVED.test(written)) letters = "";
-      if (this.strip) letters = letters.normalize("NFD").replace(/\p{Mn}/gu, "");
-      if (this.lower) letters = Array.from(letters, (letter) => letter.toLowerCase()).join("");
-      if (alone) end();
-      if (!letters && word) word.written += written;
-      for (const letter of letters) {
-        if (SPACE.test(letter)) end();
-        else if (PUNCTUATION.test(letter)) { end(); words.push({ written, letters: [letter] }); }
-        else {
-          word ??= { written: "", letters: [] };
-          word.letters.push(letter);
-        }
-      }
-      if (letters && word) word.written += written;
-      if (alone) end();
-    }
-    end();
-    return words;
-  }
-
-  #ids(letters) {
-    if (!this.pieces) return [this.vocab.get(letters.join("")) ?? this.unknown];
-    if (letters.length > this.longest) return [this.unknown];
-    const ids = [];
-    for (let start = 0, end; start < letters.length; start = end) {
-      let id;
-      for (end = letters.length; end > start; end--) {
-        id = this.vocab.get((start ? this.prefix : "") + letters.slice(start, end).join(""));
-        if (id !== undefined) break;
-      }
-      if (id === undefined) return [this.unknown];
-      ids.push(id);
-    }
-    return ids;
-  }
-}
+export { Tokenizer } from "./tokenizer.mjs";
 
 function halfTable() {
   const table = new Float32Array(65536);
@@ -113,7 +22,11 @@ function readHeader(buffer) {
   if (buffer.byteLength < 8) throw broken();
   const start = 8 + Number(new DataView(buffer).getBigUint64(0, true));
   if (start > buffer.byteLength) throw broken();
-  return { header: JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, start - 8))), start };
+  try {
+    return { header: JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, start - 8))), start };
+  } catch {
+    throw broken();
+  }
 }
 
 /** What a safetensors file says about itself: the course writes every value as JSON. */
@@ -144,7 +57,9 @@ export function readSafetensors(buffer) {
 }
 
 /** y = x Wᵀ + b for x (rows, inputs); four rows at a time share each weight that is read. */
-export function linear(x, rows, { weight, bias, inputs, outputs }) {
+export function linear(x, rows, layer) {
+  if (rows === 1) return linearOfOne(x, layer);
+  const { weight, bias, inputs, outputs } = layer;
   const y = new Float32Array(rows * outputs);
   const block = new Float64Array(4 * inputs);
   for (let row = 0; row < rows; row += 4) {
@@ -175,9 +90,33 @@ export function linear(x, rows, { weight, bias, inputs, outputs }) {
   return y;
 }
 
-function layerNorm(x, rows, { weight, bias }, eps) {
+/** The same for one row, all that a decoder has while it writes: four outputs share each input that is read.
+ *  The sums are made in the same order, so a token read alone gets exactly what it gets among others. */
+function linearOfOne(x, { weight, bias, inputs, outputs }) {
+  const y = new Float32Array(outputs), last = outputs - 1;
+  for (let out = 0; out < outputs; out += 4) {
+    const o0 = out, o1 = Math.min(out + 1, last), o2 = Math.min(out + 2, last), o3 = Math.min(out + 3, last);
+    const w0 = o0 * inputs, w1 = o1 * inputs, w2 = o2 * inputs, w3 = o3 * inputs;
+    let a0 = bias[o0], a1 = bias[o1], a2 = bias[o2], a3 = bias[o3];
+    for (let i = 0; i < inputs; i++) {
+      const value = x[i];
+      a0 += weight[w0 + i] * value; a1 += weight[w1 + i] * value;
+      a2 += weight[w2 + i] * value; a3 += weight[w3 + i] * value;
+    }
+    y[o0] = a0; y[o1] = a1; y[o2] = a2; y[o3] = a3;
+  }
+  return y;
+}
+
+/** The rows of a matrix, which they share. */
+function rowsOf(matrix, width) {
+  return Array.from({ length: matrix.length / width }, (_, row) => matrix.subarray(row * width, (row + 1) * width));
+}
+
+/** Norms each row of x, in place. */
+function layerNorm(x, { weight, bias }, eps) {
   const width = weight.length;
-  for (let start = 0; start < rows * width; start += width) {
+  for (let start = 0; start < x.length; start += width) {
     let mean = 0, variance = 0;
     for (let i = 0; i < width; i++) mean += x[start + i] / width;
     for (let i = 0; i < width; i++) variance += (x[start + i] - mean) ** 2 / width;
@@ -195,6 +134,7 @@ export function erf(x) {
 }
 
 const gelu = (x) => 0.5 * x * (1 + erf(x * Math.SQRT1_2));
+const geluNew = (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x))); // GPT-2's
 
 export function softmax(scores) {
   const top = scores.reduce((a, b) => Math.max(a, b), -Infinity);
@@ -204,11 +144,14 @@ export function softmax(scores) {
 }
 
 /** Scaled dot-product attention, head by head: query (queries, width); key and value (keys, width).
- *  With `causal`, the last query is the last key's own position and sees no later one. */
-export function attention(query, key, value, queries, keys, width, heads, causal = false) {
+ *  With `causal`, the last query is the last key's own position and sees no later one. `looks` is a list that gets the
+ *  weights (queries, keys) of each head. */
+export function attention(query, key, value, queries, keys, width, heads, causal = false, looks = null) {
   const mixed = new Float32Array(queries * width);
   const size = width / heads;
   for (let head = 0; head < heads; head++) {
+    const look = looks && new Float32Array(queries * keys);
+    looks?.push(look);
     for (let q = 0; q < queries; q++) {
       const from = q * width + head * size;
       const seen = causal ? keys - queries + q + 1 : keys;
@@ -219,6 +162,7 @@ export function attention(query, key, value, queries, keys, width, heads, causal
         scores[k] = dot / Math.sqrt(size);
       }
       const weights = softmax(scores);
+      look?.set(weights, q * keys);
       for (let k = 0; k < seen; k++) {
         const share = weights[k];
         for (let i = 0, at = k * width + head * size; i < size; i++) mixed[from + i] += share * value[at + i];
@@ -228,7 +172,90 @@ export function attention(query, key, value, queries, keys, width, heads, causal
   return mixed;
 }
 
-const LINEAR = { // the linear layers of a block
+/** One Transformer block on x (rows, width): attention, attention to a memory, if there is one, and the feed-forward
+ *  network, each added to what enters it; normFirst norms what enters each part, as GPT-2 does, and not the sum.
+ *  past: {key, value} of earlier tokens, to which these are added: a block that has one is a decoder's, and looks back
+ *  only. memory: {key, value}. looks: a list that gets the weights of each head's look at the memory. */
+function block(x, layer, { width, heads, eps, activation, normFirst }, past, memory, looks) {
+  const rows = x.length / width;
+  const look = (y, part, { key, value }, causal, seen) => {
+    const query = linear(y, rows, part.query), keys = key.length / width;
+    return linear(attention(query, key, value, rows, keys, width, heads, causal, seen), rows, part.output);
+  };
+  const add = (norm, part) => {
+    const update = part(normFirst ? layerNorm(x.slice(), norm, eps) : x);
+    const sum = update.map((value, i) => value + x[i]);
+    x = normFirst ? sum : layerNorm(sum, norm, eps);
+  };
+  add(layer.attentionNorm, (y) => {
+    const own = { key: linear(y, rows, layer.key), value: linear(y, rows, layer.value) };
+    if (!past) return look(y, layer, own, false);
+    for (const part of ["key", "value"]) past[part] = joined(past[part], own[part]);
+    return look(y, layer, past, true);
+  });
+  if (memory) add(layer.crossNorm, (y) => look(y, layer.cross, memory, false, looks));
+  add(layer.norm, (y) => linear(linear(y, rows, layer.up).map(activation), rows, layer.down));
+  return x;
+}
+
+function joined(first, second) {
+  const all = new Float32Array(first.length + second.length);
+  all.set(first);
+  all.set(second, first.length);
+  return all;
+}
+
+/** The hidden states (ids.length, width) of tokens in a stack of blocks: a BERT, a GPT-2, or one half of a BART.
+ *  segments: the token type of each. cache: of the tokens before them, to which these are added. memory: see Bart. */
+function encode(stack, ids, { segments = null, cache = null, memory = null, looks = null }) {
+  const { words, positions, segments: kinds = null, width } = stack;
+  const before = cache?.length ?? 0, time = before + ids.length, longest = positions.length / width;
+  if (time > longest) throw new Error(`${time} tokens; the model reads at most ${longest}`);
+  let x = new Float32Array(ids.length * width);
+  for (let t = 0; t < ids.length; t++) {
+    const [to, word, position, kind] = [t, ids[t], before + t, segments?.[t] ?? 0].map((row) => row * width);
+    for (let i = 0; i < width; i++) {
+      x[to + i] = words.weight[word + i] + positions[position + i] + (kinds ? kinds[kind + i] : 0);
+    }
+  }
+  if (stack.norm) layerNorm(x, stack.norm, stack.eps);
+  stack.layers.forEach((layer, i) => {
+    const heads = looks && [];
+    looks?.push(heads);
+    x = block(x, layer, stack, cache?.pasts[i], memory?.layers[i], heads);
+  });
+  if (cache) cache.length = time;
+  return x;
+}
+
+/** What a model takes from its weights file, by names with or without `prefix`: tensors, linear layers and norms. */
+function opened(weights, prefix) {
+  const tensors = readSafetensors(weights);
+  const take = (name) => {
+    const tensor = tensors[name] ?? tensors[`${prefix}${name}`];
+    if (!tensor) throw new Error(`the weights file has no ${name}`);
+    return tensor;
+  };
+  const matrix = (name, bias = take(`${name}.bias`).data) => {
+    const { shape: [outputs, inputs], data: weight } = take(`${name}.weight`);
+    return { weight, bias, inputs, outputs };
+  };
+  const matrices = (at, names) => Object.fromEntries(Object.entries(names).map(([part, n]) => [part, matrix(at + n)]));
+  const norm = (name) => ({ weight: take(`${name}.weight`).data, bias: take(`${name}.bias`).data });
+  return { tensors, take, matrix, matrices, norm };
+}
+
+/** Refuses a model whose config.json wants what the engine has not; a value that is not there is the one it has. */
+function accept(config, only) {
+  for (const [name, value] of Object.entries(only)) {
+    const found = config[name] ?? value;
+    if (found !== value) throw new Error(`the engine reads models with ${name} ${value}, not ${found}`);
+  }
+}
+
+const layersOf = (count, make) => Array.from({ length: count }, (_, i) => make(i));
+
+const LINEAR = { // the linear layers of a BERT's block
   query: "attention.self.query", key: "attention.self.key", value: "attention.self.value",
   output: "attention.output.dense", up: "intermediate.dense", down: "output.dense",
 };
@@ -250,30 +277,21 @@ export class Bert {
   /** @param {object} config  the parsed config.json
    *  @param {ArrayBuffer} weights  the bytes of model.safetensors (BertForMaskedLM's or BertForPreTraining's names) */
   constructor(config, weights) {
-    const tensors = readSafetensors(weights);
-    const take = (name) => {
-      const tensor = tensors[name] ?? tensors[`bert.${name}`];
-      if (!tensor) throw new Error(`the weights file has no ${name}`);
-      return tensor;
-    };
-    const matrix = (name, bias = take(`${name}.bias`).data) => {
-      const { shape: [outputs, inputs], data: weight } = take(`${name}.weight`);
-      return { weight, bias, inputs, outputs };
-    };
-    const norm = (name) => ({ weight: take(`${name}.weight`).data, bias: take(`${name}.bias`).data });
+    const { tensors, take, matrix, matrices, norm } = opened(weights, "bert.");
     if (config.hidden_act !== "gelu") throw new Error(`the engine has the activation gelu, not ${config.hidden_act}`);
     this.config = config;
     this.width = config.hidden_size;
     this.heads = config.num_attention_heads;
     this.eps = config.layer_norm_eps ?? 1e-12;
+    this.activation = gelu;
     this.words = matrix("embeddings.word_embeddings", null);
     this.positions = take("embeddings.position_embeddings.weight").data;
     this.segments = take("embeddings.token_type_embeddings.weight").data;
     this.norm = norm("embeddings.LayerNorm");
-    this.layers = Array.from({ length: config.num_hidden_layers }, (_, i) => `encoder.layer.${i}`).map((at) => ({
-      ...Object.fromEntries(Object.entries(LINEAR).map(([part, name]) => [part, matrix(`${at}.${name}`)])),
-      attentionNorm: norm(`${at}.attention.output.LayerNorm`),
-      norm: norm(`${at}.output.LayerNorm`),
+    this.layers = layersOf(config.num_hidden_layers, (i) => ({
+      ...matrices(`encoder.layer.${i}.`, LINEAR),
+      attentionNorm: norm(`encoder.layer.${i}.attention.output.LayerNorm`),
+      norm: norm(`encoder.layer.${i}.output.LayerNorm`),
     }));
     this.transform = matrix("cls.predictions.transform.dense");
     this.transformNorm = norm("cls.predictions.transform.LayerNorm");
@@ -317,34 +335,13 @@ export class Bert {
       states.forEach((value, i) => { mean[i % this.width] += value / ids.length; });
       states = mean;
     }
-    const rows = states.length / this.width, { outputs } = this.head;
-    const all = linear(states, rows, this.head);
-    return Array.from({ length: rows }, (_, row) => all.subarray(row * outputs, (row + 1) * outputs));
+    return rowsOf(linear(states, states.length / this.width, this.head), this.head.outputs);
   }
 
   /** Hidden states (ids.length, width) of one text: token ids with [CLS] and [SEP], no padding.
    *  segments: the token type of each, 0 for all where none are given. */
   encode(ids, segments = null) {
-    const { width, heads, eps } = this;
-    const time = ids.length, longest = this.positions.length / width;
-    if (time > longest) throw new Error(`${time} tokens; the model reads at most ${longest}`);
-    let x = new Float32Array(time * width);
-    for (let t = 0; t < time; t++) {
-      const [word, position, segment] = [ids[t], t, segments?.[t] ?? 0].map((row) => row * width);
-      for (let i = 0; i < width; i++) {
-        x[position + i] = this.words.weight[word + i] + this.positions[position + i] + this.segments[segment + i];
-      }
-    }
-    layerNorm(x, time, this.norm, eps);
-    const add = (residual, update) => update.map((value, i) => value + residual[i]);
-    for (const layer of this.layers) {
-      const [query, key, value] = [layer.query, layer.key, layer.value].map((part) => linear(x, time, part));
-      const mixed = attention(query, key, value, time, time, width, heads);
-      x = layerNorm(add(x, linear(mixed, time, layer.output)), time, layer.attentionNorm, eps);
-      const hidden = linear(x, time, layer.up).map(gelu);
-      x = layerNorm(add(x, linear(hidden, time, layer.down)), time, layer.norm, eps);
-    }
-    return x;
+    return encode(this, ids, { segments });
   }
 
   /** Logits (positions.length, vocabulary) at the asked positions only, as one Float32Array a position. */
@@ -354,8 +351,7 @@ export class Bert {
     const asked = new Float32Array(rows * this.width);
     positions.forEach((t, row) => asked.set(states.subarray(t * this.width, (t + 1) * this.width), row * this.width));
     const hidden = linear(asked, rows, this.transform).map(gelu);
-    const all = linear(layerNorm(hidden, rows, this.transformNorm, this.eps), rows, this.decoder);
-    return positions.map((_, row) => all.subarray(row * this.decoder.outputs, (row + 1) * this.decoder.outputs));
+    return rowsOf(linear(layerNorm(hidden, this.transformNorm, this.eps), rows, this.decoder), this.decoder.outputs);
   }
 
   /** The two logits of a pair of sentences, as it was and changed, from the vector of [CLS]. */
@@ -364,4 +360,169 @@ export class Bert {
     const pooled = linear(this.encode(ids, segments).subarray(0, this.width), 1, this.pooler).map(Math.tanh);
     return linear(pooled, 1, this.relation);
   }
+}
+
+/** What a decoder keeps of the tokens that it has read: of each block, the keys and values (length, width). */
+function start(model) {
+  const none = new Float32Array(0);
+  return { length: 0, pasts: model.layers.map(() => ({ key: none, value: none })) };
+}
+
+/** A cache from which another text can go on: both share what they hold, since no array in a cache ever changes. */
+export function copy({ length, pasts }) {
+  return { length, pasts: pasts.map((past) => ({ ...past })) };
+}
+
+/** Takes a cache back to its first `length` tokens. */
+export function cut(cache, length) {
+  if (!(length >= 0 && length <= cache.length)) {
+    throw new Error(`the cache holds ${cache.length} tokens and cannot be cut to ${length}`);
+  }
+  for (const past of cache.pasts) {
+    const width = past.key.length / cache.length || 0;
+    for (const part of ["key", "value"]) past[part] = past[part].subarray(0, length * width);
+  }
+  cache.length = length;
+}
+
+/** The logits after the last of some hidden states, or with `all` an array after each. */
+function scored(states, words, all) {
+  if (!states.length) throw new Error("there is no token to go on from: give one at least");
+  const asked = all ? states : states.subarray(-words.inputs);
+  const logits = linear(asked, asked.length / words.inputs, words);
+  return all ? rowsOf(logits, words.outputs) : logits;
+}
+
+/** A linear layer of GPT-2, which stores its matrices (inputs, outputs): `count` of its outputs, from `first` on. */
+function turned({ shape: [inputs, outputs], data }, bias, first = 0, count = outputs) {
+  const weight = new Float32Array(count * inputs);
+  for (let i = 0; i < inputs; i++) {
+    for (let out = 0; out < count; out++) weight[out * inputs + i] = data[i * outputs + first + out];
+  }
+  return { weight, bias: bias.data.subarray(first, first + count), inputs, outputs: count };
+}
+
+export class Gpt {
+  /** @param {object} config  the parsed config.json
+   *  @param {ArrayBuffer} weights  the bytes of model.safetensors (GPT2LMHeadModel's names) */
+  constructor(config, weights) {
+    const { take, matrix, norm } = opened(weights, "transformer.");
+    accept(config, {
+      activation_function: "gelu_new", scale_attn_weights: true, scale_attn_by_inverse_layer_idx: false,
+      add_cross_attention: false, tie_word_embeddings: true,
+    });
+    this.config = config;
+    const width = this.width = config.n_embd;
+    this.heads = config.n_head;
+    this.eps = config.layer_norm_epsilon ?? 1e-5;
+    [this.activation, this.normFirst] = [geluNew, true];
+    this.words = matrix("wte", new Float32Array(take("wte.weight").shape[0])); // as scores they have no bias
+    this.positions = take("wpe.weight").data;
+    this.layers = layersOf(config.n_layer, (i) => {
+      const part = (name, ...some) => turned(take(`h.${i}.${name}.weight`), take(`h.${i}.${name}.bias`), ...some);
+      const [query, key, value] = [0, 1, 2].map((third) => part("attn.c_attn", third * width, width));
+      const [output, up, down] = ["attn.c_proj", "mlp.c_fc", "mlp.c_proj"].map((name) => part(name));
+      return { query, key, value, output, up, down, attentionNorm: norm(`h.${i}.ln_1`), norm: norm(`h.${i}.ln_2`) };
+    });
+    this.lastNorm = norm("ln_f");
+  }
+
+  /** A cache with nothing read yet. */
+  start() {
+    return start(this);
+  }
+
+  /** The logits of the token after the last of `ids`, or with `all` one array after each of them.
+   *  cache: of what stands before `ids`, to which they are added. */
+  next(ids, cache = null, all = false) {
+    const states = encode(this, ids, { cache: cache ?? this.start() });
+    return scored(layerNorm(states, this.lastNorm, this.eps), this.words, all);
+  }
+}
+
+const ATTENTION = { query: "q_proj", key: "k_proj", value: "v_proj", output: "out_proj" }; // of a BART
+
+export class Bart {
+  /** @param {object} config  the parsed config.json
+   *  @param {ArrayBuffer} weights  the bytes of model.safetensors (BartForConditionalGeneration's names) */
+  constructor(config, weights) {
+    const { take, matrix, matrices, norm } = opened(weights, "model.");
+    accept(config, { activation_function: "gelu", scale_embedding: false, tie_word_embeddings: true });
+    this.config = config;
+    this.words = matrix("shared", take("final_logits_bias").data);
+    const half = (name, count, heads) => ({
+      words: this.words,
+      positions: take(`${name}.embed_positions.weight`).data.subarray(2 * config.d_model), // the first two stay empty
+      norm: norm(`${name}.layernorm_embedding`),
+      width: config.d_model, heads, eps: 1e-5, activation: gelu, normFirst: false,
+      layers: layersOf(count, (i) => `${name}.layers.${i}.`).map((at) => ({
+        ...matrices(`${at}self_attn.`, ATTENTION),
+        ...matrices(at, { up: "fc1", down: "fc2" }),
+        attentionNorm: norm(`${at}self_attn_layer_norm`),
+        norm: norm(`${at}final_layer_norm`),
+        ...(name === "decoder" && {
+          cross: matrices(`${at}encoder_attn.`, ATTENTION),
+          crossNorm: norm(`${at}encoder_attn_layer_norm`),
+        }),
+      })),
+    });
+    this.encoder = half("encoder", config.encoder_layers, config.encoder_attention_heads);
+    this.decoder = half("decoder", config.decoder_layers, config.decoder_attention_heads);
+  }
+
+  /** The memory of a text: for each of the decoder's blocks, the keys and values (length, width) that it looks at. */
+  read(ids) {
+    const states = encode(this.encoder, ids, {});
+    const seen = (part) => linear(states, ids.length, part);
+    const layers = this.decoder.layers.map(({ cross }) => ({ key: seen(cross.key), value: seen(cross.value) }));
+    return { length: ids.length, layers };
+  }
+
+  /** A cache with nothing written yet. */
+  start() {
+    return start(this.decoder);
+  }
+
+  /** As Gpt's, for what is written about `memory`. looks: a list that gets, for each block, the attention weights of
+   *  `ids` to the memory, as one Float32Array (ids.length, memory.length) for each head. */
+  next(ids, memory, cache = null, all = false, looks = null) {
+    const states = encode(this.decoder, ids, { cache: cache ?? this.start(), memory, looks });
+    return scored(states, this.words, all);
+  }
+}
+
+/** The model whose config.json and model.safetensors these are. */
+export function modelOf(config, weights) {
+  const Model = { bert: Bert, gpt2: Gpt, bart: Bart }[config.model_type];
+  if (!Model) throw new Error(`the engine reads models of type bert, gpt2 and bart, not ${config.model_type}`);
+  return new Model(config, weights);
+}
+
+/** The probabilities (vocabulary) from which the next token is drawn, 0 for those that are out. In this order:
+ *  temperature divides the logits, and 0 leaves the best token alone; topK leaves so many of the most probable; topP
+ *  the fewest of these whose share of them reaches it (Holtzman et al. 2020), one at least; minP those with at least
+ *  this share of the most probable one's probability. null turns a limit off. Of equals, the first comes first. */
+export function distribution(logits, { temperature = 1, topK = null, topP = null, minP = null } = {}) {
+  const share = (value) => (value ?? 0) >= 0 && (value ?? 0) <= 1;
+  if (!(temperature >= 0 && (topK ?? 1) >= 1 && share(topP) && share(minP))) {
+    throw new Error("temperature is at least 0, topK at least 1, topP and minP are between 0 and 1");
+  }
+  let kept = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
+  const best = kept[0];
+  const weight = Float64Array.from(logits, (logit) => Math.exp(temperature ? (logit - logits[best]) / temperature : 0));
+  const total = () => kept.reduce((sum, id) => sum + weight[id], 0);
+  kept = kept.slice(0, temperature ? topK ?? kept.length : 1);
+  if ((topP ?? 1) < 1) { // at 1 rounding could drop the last
+    const enough = topP * total();
+    let mass = 0;
+    kept = kept.filter((id) => {
+      const before = mass;
+      mass += weight[id];
+      return id === best || before < enough;
+    });
+  }
+  kept = kept.filter((id) => weight[id] >= (minP ?? 0) * weight[best]);
+  const mass = total(), probabilities = new Float64Array(logits.length);
+  for (const id of kept) probabilities[id] = weight[id] / mass;
+  return probabilities;
 }
