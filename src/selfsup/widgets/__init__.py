@@ -34,9 +34,10 @@ IMPOSSIBLE = "Impossible in Tinyworld:"
 
 
 def front_end(name: str) -> str:
-    """The module `name` with what it imports from shared.mjs before it, since a page runs a widget from one text."""
-    shared, own = ((HERE / one).read_text(encoding="utf-8") for one in ("shared.mjs", name))
-    return shared + re.sub(r'import \{[^}]*\} from "\./shared\.mjs";\n', "", own)
+    """The module `name` with the modules that it imports before it, since a page runs a widget from one text."""
+    own = (HERE / name).read_text(encoding="utf-8")
+    parts = [(HERE / other).read_text(encoding="utf-8") for other in re.findall(r'from "\./(\w+\.mjs)";', own)]
+    return "\n".join([*parts, re.sub(r'import \{[^}]*\} from "\./\w+\.mjs";\n', "", own)])
 
 
 class BadQuestion(t.TraitError, ValueError):

@@ -497,32 +497,3 @@ export function modelOf(config, weights) {
   if (!Model) throw new Error(`the engine reads models of type bert, gpt2 and bart, not ${config.model_type}`);
   return new Model(config, weights);
 }
-
-/** The probabilities (vocabulary) from which the next token is drawn, 0 for those that are out. In this order:
- *  temperature divides the logits, and 0 leaves the best token alone; topK leaves so many of the most probable; topP
- *  the fewest of these whose share of them reaches it (Holtzman et al. 2020), one at least; minP those with at least
- *  this share of the most probable one's probability. null turns a limit off. Of equals, the first comes first. */
-export function distribution(logits, { temperature = 1, topK = null, topP = null, minP = null } = {}) {
-  const share = (value) => (value ?? 0) >= 0 && (value ?? 0) <= 1;
-  if (!(temperature >= 0 && (topK ?? 1) >= 1 && share(topP) && share(minP))) {
-    throw new Error("temperature is at least 0, topK at least 1, topP and minP are between 0 and 1");
-  }
-  let kept = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
-  const best = kept[0];
-  const weight = Float64Array.from(logits, (logit) => Math.exp(temperature ? (logit - logits[best]) / temperature : 0));
-  const total = () => kept.reduce((sum, id) => sum + weight[id], 0);
-  kept = kept.slice(0, temperature ? topK ?? kept.length : 1);
-  if ((topP ?? 1) < 1) { // at 1 rounding could drop the last
-    const enough = topP * total();
-    let mass = 0;
-    kept = kept.filter((id) => {
-      const before = mass;
-      mass += weight[id];
-      return id === best || before < enough;
-    });
-  }
-  kept = kept.filter((id) => weight[id] >= (minP ?? 0) * weight[best]);
-  const mass = total(), probabilities = new Float64Array(logits.length);
-  for (const id of kept) probabilities[id] = weight[id] / mass;
-  return probabilities;
-}

@@ -1,55 +1,10 @@
 // NextWord's user interface: a text, what may come next, and dice that the reader sets.
 // In a notebook the kernel answers; on a page of the site, the engine in the browser. The dice are always the page's.
 
+import { die, distribution, entropy, pick } from "./sampling.mjs";
 import { LONGEST_LINK, ROOT, SILENT_KERNEL, clip, copyLink, engine, key, make, percent } from "./shared.mjs";
 
 const SHOWN = 8, MOST_AT_ONCE = 40;
-const FRESH = { text: "", temperature: 1, top_k: 0, top_p: 1 };
-
-/** The chances by which a word is drawn: temperature, then the top_k best (0: all), then the fewest best that together
- *  have top_p. logits: one a token; never: ids that are not offered. Returns a Float64Array, 0 for what is left out.
- *  `distribution` in generation.py is the same. */
-export function distribution(logits, { temperature, top_k, top_p }, never = []) {
-  const out = new Set(never);
-  const order = Array.from(logits.keys()).filter((id) => !out.has(id)).sort((a, b) => logits[b] - logits[a] || a - b);
-  const chances = new Float64Array(logits.length);
-  if (temperature === 0) {
-    chances[order[0]] = 1;
-    return chances;
-  }
-  const kept = top_k ? order.slice(0, top_k) : order;
-  const weights = kept.map((id) => Math.exp((logits[id] - logits[order[0]]) / temperature));
-  const sum = (list) => list.reduce((a, b) => a + b, 0);
-  const all = sum(weights);
-  let most = 0, mass = 0;
-  while (most < kept.length && (most === 0 || mass < top_p)) mass += weights[most++] / all;
-  const left = sum(weights.slice(0, most));
-  for (let i = 0; i < most; i++) chances[kept[i]] = weights[i] / left;
-  return chances;
-}
-
-/** Nats: how much is open. */
-export const entropy = (chances) => chances.reduce((total, p) => (p > 0 ? total - p * Math.log(p) : total), 0);
-
-/** A number in [0, 1) that a seed and a place decide (one round of mulberry32). */
-export function die(seed, place) {
-  let z = (Math.imul(seed + 1, 0x9e3779b1) + Math.imul(place + 1, 0x6d2b79f5)) >>> 0;
-  z = Math.imul(z ^ (z >>> 15), z | 1);
-  z ^= z + Math.imul(z ^ (z >>> 7), z | 61);
-  return ((z ^ (z >>> 14)) >>> 0) / 4294967296;
-}
-
-/** The id that a number in [0, 1) picks. */
-export function pick(chances, number) {
-  let last = -1, sum = 0;
-  for (let id = 0; id < chances.length; id++) {
-    if (!chances[id]) continue;
-    last = id;
-    sum += chances[id];
-    if (number < sum) return id;
-  }
-  return last;
-}
 
 /** The text with one word more. */
 export const joined = (text, word) => `${text.trimEnd()}${/^[.,!?]$/.test(word) || !text.trim() ? "" : " "}${word}`;
@@ -82,6 +37,8 @@ function render({ model, el }) {
   const name = model.get("model_name"), examples = model.get("examples");
   const vocabulary = model.get("vocabulary"), end = model.get("end"), never = model.get("never");
   const settings = () => Object.fromEntries(["temperature", "top_k", "top_p"].map((one) => [one, model.get(one)]));
+  const offered = () => model.get("logits").map((logit, id) => (never.includes(id) ? -Infinity : logit));
+  const drawn = ({ temperature, top_k, top_p }) => distribution(offered(), { temperature, topK: top_k || null, topP: top_p });
   const initial = { text: model.get("text"), ...settings() };
   const label = (id) => (id === end ? "■ end of text" : clip(vocabulary[id]));
   let asked = 0, patience, typing, speaking, running = false, gone = false, waiting = null;
@@ -185,7 +142,7 @@ function render({ model, el }) {
       const logits = model.get("logits");
       if (!logits.length) break;
       const seed = model.get("seed"), place = model.get("words").length;
-      const id = pick(distribution(logits, settings(), never), die(seed, place));
+      const id = pick(drawn(settings()), die(seed, place));
       model.set("seed", (seed + 1) % 65536); // the same place drawn anew is another draw
       if (id === end) {
         say("The text ends here: the model drew ■.");
@@ -232,7 +189,7 @@ function render({ model, el }) {
     told.textContent = "";
     legend.lastElementChild.hidden = !truth.length;
     if (!logits.length) return;
-    const plain = distribution(logits, FRESH, never), chances = distribution(logits, settings(), never);
+    const plain = distribution(offered()), chances = drawn(settings());
     const best = Array.from(plain.keys()).sort((a, b) => plain[b] - plain[a] || a - b).slice(0, SHOWN);
     const likely = truth.length ? Array.from(truth.keys()).sort((a, b) => truth[b] - truth[a] || a - b).slice(0, 3).filter((id) => truth[id] && !best.includes(id)) : [];
     for (const id of [...best.slice(0, SHOWN - likely.length), ...likely]) {
@@ -243,13 +200,13 @@ function render({ model, el }) {
         return node;
       };
       const number = (kind, who, value) => make("span", { class: `ss-number ss-${kind}-text` }, make("span", { class: "ss-for-readers" }, `${who} `), percent(value));
-      const drawn = make("td", { "aria-hidden": "true" }, bar("model", chances[id])), numbers = make("td", {}, number("model", "model", chances[id]));
+      const bars = make("td", { "aria-hidden": "true" }, bar("model", chances[id])), numbers = make("td", {}, number("model", "model", chances[id]));
       if (truth.length) {
-        drawn.append(bar("truth", truth[id]));
+        bars.append(bar("truth", truth[id]));
         numbers.append(number("truth", ", exact", truth[id]));
       }
       const word = button(label(id), () => choose(id), { title: id === end ? "the text ends" : `go on with “${vocabulary[id]}”` });
-      body.append(make("tr", { class: chances[id] ? "" : "ss-out" }, make("th", { scope: "row" }, word), drawn, numbers));
+      body.append(make("tr", { class: chances[id] ? "" : "ss-out" }, make("th", { scope: "row" }, word), bars, numbers));
     }
     if (focused >= 0) body.rows[Math.min(focused, body.rows.length - 1)]?.querySelector("button").focus();
     const left = chances.reduce((n, p) => n + (p > 0), 0);

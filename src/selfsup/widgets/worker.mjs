@@ -1,6 +1,6 @@
 // Answers the widgets' questions with the engine, away from the page's own thread.
 // The kernel answers the same questions with the same words: `answer` mirrors `answer` in __init__.py, `judge` mirrors
-// `judge` in pairs.py, and `consult` mirrors `consult` in specialists.py.
+// `judge` in pairs.py, `consult` mirrors `consult` in specialists.py, and `nextWord` mirrors `next_word` in next_word.py.
 
 export const MOST_WORDS = 64;
 const SEED_STEP = 7919, PIECE_STEP = 104729;
@@ -267,6 +267,63 @@ function find(logits, start, length, softmax) {
   return { span: spans[top], p: chances[top] };
 }
 
+const WIDTH = 3, DEPTH = 3; // of the tree of alternatives
+const contexts = new WeakMap(); // of each language model, the text that it read last, and its cache
+
+/** The logits after a text; what it shares with the one before is not read again. */
+function after(model, ids, { cut }) {
+  const { read, cache } = contexts.get(model) ?? { read: [], cache: model.start() };
+  let same = 0;
+  while (same < Math.min(read.length, ids.length - 1) && read[same] === ids[same]) same++;
+  contexts.delete(model); // until it is whole again
+  cut(cache, same);
+  const logits = model.next(ids.slice(same), cache);
+  contexts.set(model, { read: ids, cache });
+  return logits;
+}
+
+/** @param {object} question  {beginning, growing}: a text, and whether its tree of alternatives is asked for
+ *  @param {object} parts  {model: Gpt, tokenizer, language?: Tinyworld, softmax, code: the engine}
+ *  @returns {object} the traits of the answer: words, logits, truth, tree, note */
+export function nextWord({ beginning, growing }, { model, tokenizer, language, softmax, code }) {
+  const [cls, end, unknown] = ["[CLS]", "[SEP]", "[UNK]"].map((token) => tokenizer.id(token));
+  const never = tokenizer.special.map((token) => tokenizer.id(token)).filter((id) => id !== end);
+  const read = tokenizer.words(beginning), ids = read.flatMap((word) => word.ids);
+  const words = ids.map((id) => tokenizer.tokens[id]), room = model.config.n_positions - 1 - DEPTH;
+  const found = { words, logits: [], truth: [], tree: [], note: "" };
+  if (ids.length > room) {
+    const note = `The text has ${ids.length} words, and the model reads at most ${room}: take some back.`;
+    return { ...found, words: words.slice(0, room), note };
+  }
+  const notes = [], strangers = [...new Set(read.filter((word) => word.ids[0] === unknown).map(({ text }) => text))];
+  if (strangers.length) notes.push(`The model does not know ${quote(strangers)}: it reads [UNK] there.`);
+  const truthOf = (tokens, trouble) => {
+    try { return language.nextWord(tokens); } catch (error) {
+      if (error.name !== "Impossible") throw error;
+      trouble?.(error);
+      return null;
+    }
+  };
+  let exact = null;
+  if (language && strangers.length) notes.push("Impossible in Tinyworld: that language has no such word.");
+  else if (language) exact = truthOf(words, (error) => notes.push(impossible(error, read)));
+
+  /** The likeliest continuations of a text, each with its own. */
+  function branches(prefix, logits, depth) {
+    const chances = softmax(Array.from(logits, (logit, id) => (never.includes(id) ? -Infinity : logit)));
+    const truth = language && truthOf(prefix.slice(1).map((id) => tokenizer.tokens[id]));
+    return best(chances, WIDTH).map((id) => {
+      const longer = [...prefix, id], on = depth > 1 && id !== end;
+      return { id, p: chances[id], exact: truth ? truth[id] : null, next: on ? branches(longer, after(model, longer, code), depth - 1) : [] };
+    });
+  }
+
+  const whole = [cls, ...ids], logits = after(model, whole, code);
+  const tree = growing ? branches(whole, logits, DEPTH) : [];
+  const rounded = Array.from(logits, (logit) => Math.round(logit * 1e4) / 1e4);
+  return { ...found, logits: rounded, truth: exact ? Array.from(exact) : [], tree, note: notes.join(" ") };
+}
+
 const loaded = new Map();
 
 async function get(url, kind) {
@@ -294,8 +351,9 @@ async function load(assets) {
   const [shared, bytes] = await Promise.all([
     once(assets.tokenizer, () => loadShared(assets)), get(assets.weights, "arrayBuffer"),
   ]);
-  const model = new shared.code.Bert(shared.settings, bytes);
-  model.logits([0, 1, 2, 3], [1]); // the first run compiles
+  const model = shared.code.modelOf(shared.settings, bytes);
+  if (model.logits) model.logits([0, 1, 2, 3], [1]); // the first run compiles
+  else if (model.start) model.next([0, 1, 2, 3], ...(model.read ? [model.read([0, 1, 2, 3])] : []));
   return { ...shared, model, pairs: model.relation && shared.pairsOf?.() };
 }
 
@@ -329,6 +387,7 @@ export async function handle({ assets, question }) {
     const specialists = await once(`${assets.weights} adapters`, () => loadSpecialists(assets, parts));
     return consult(question, { ...parts, specialists });
   }
+  if ("beginning" in question) return nextWord(question, parts);
   return "about" in question ? judge(question, parts) : answer(question, parts);
 }
 
