@@ -89,6 +89,19 @@ def test_a_cache_changes_nothing(case, data):
     assert (torch.cat(told, 1) - model(ids, written, mask)).abs().max() < TOLERANCE
 
 
+@given(cases())
+@settings(max_examples=10, deadline=None)
+@torch.no_grad()
+def test_several_texts_about_each_one_that_is_read(case):
+    """Rows that stand one after another share what is read, as the beams of a search do."""
+    config, ids, mask, written, seed = case
+    model, rows = randomise(EncoderDecoder(config), seed), 3
+    several = torch.cat([written, written.flip(1), written]).unflatten(0, (rows, -1)).transpose(0, 1)
+    told = model.reading(ids, mask)(several.flatten(0, 1)).unflatten(0, (-1, rows))
+    for row in range(rows):
+        assert (told[:, row] - model(ids, several[:, row], mask)).abs().max() < TOLERANCE
+
+
 @given(cases(), st.data())
 @settings(max_examples=25, deadline=None)
 @torch.no_grad()

@@ -42,7 +42,13 @@ class EncoderDecoder(nn.Module):
 
     def decode(self, input_ids: Tensor, attention_mask: Tensor | None = None, positions: Tensor | None = None,
                cache: Cache | None = None, memory: Tensor | None = None, memory_mask: Tensor | None = None) -> Tensor:
-        """The decoder's logits, as `LanguageModel` gives them, for the hidden states `memory` of a text."""
+        """The decoder's logits, as `LanguageModel` gives them, for the hidden states `memory` of a text.
+
+        There may be several rows of input_ids for each of memory, one after another, such as the beams of a search.
+        """
+        if memory is not None and (rows := input_ids.size(0) // memory.size(0)) > 1:
+            memory = memory.repeat_interleave(rows, 0)
+            memory_mask = memory_mask if memory_mask is None else memory_mask.repeat_interleave(rows, 0)
         hidden = self.decoder(input_ids, attention_mask, cache, memory, memory_mask)
         if positions is not None:
             hidden = hidden.flatten(0, 1)[positions.flatten()]  # (n, width)
