@@ -4,6 +4,7 @@ reader uses it, in a real browser."""
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -177,3 +178,133 @@ def test_models_that_give_no_next_word():
 
 def test_state_is_json(widget):
     json.dumps({name: getattr(widget, name) for name in (*widget.QUESTION, "logits", "truth", "tree", "vocabulary")})
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, make_site, serve, gpt, world):
+    widget = NextWord(model=gpt[1], tokenizer=world.tokenizer, language=world, model_name="tinyworld-gpt")
+    folder = make_site(tmp_path_factory.mktemp("next") / "pages", widget)
+    manifest = json.loads((folder / "assets" / "manifest.json").read_text())
+    files = {"config": "config.json", "weights": "model.safetensors", "tokenizer": "tokenizer.json"}
+    manifest["tinyworld-gpt"] = {part: f"gpt-{file}" for part, file in files.items()}
+    for file in files.values():
+        shutil.copy(gpt[0] / file, folder / "assets" / f"gpt-{file}")
+    (folder / "assets" / "manifest.json").write_text(json.dumps(manifest))
+    return serve(folder)
+
+
+TRAITS = ("text", "words", "note", "temperature", "top_k", "top_p", "answered", "tree", "logits")
+SETTLED = "(count) => models[0].get('answered') > count"
+
+
+def state(page) -> dict:
+    return page.evaluate("(names) => Object.fromEntries(names.map((n) => [n, models[0].get(n)]))", TRAITS)
+
+
+def settled(page, act) -> dict:
+    count = state(page)["answered"]
+    act()
+    page.wait_for_function(SETTLED, arg=count)
+    return state(page)
+
+
+def press(page, label: str) -> dict:
+    return settled(page, lambda: page.get_by_role("button", name=label, exact=True).click())
+
+
+def slide(page, label: str, key: str, times: int = 1) -> None:
+    slider = page.get_by_role("slider", name=label)
+    slider.focus()
+    for _ in range(times):
+        slider.press(key)
+
+
+def model_bars(page) -> list[str]:
+    return page.locator(".ss-next .ss-number.ss-model-text").all_inner_texts()
+
+
+def test_a_row_goes_on_and_back_takes_it_away(open_page):
+    page = open_page()
+    begin = state(page)
+    assert not [url for url in page.fetched if "assets" in url], "fetched before a touch"
+    row = page.locator(".ss-next tbody tr").nth(1)
+    word = row.locator("button").inner_text()
+    on = settled(page, lambda: row.locator("button").click())
+    assert on["words"] == [*begin["words"], word], "the word that was touched comes next"
+    back = press(page, "Take one back")
+    assert back["words"] == begin["words"]
+    other = press(page, "Another beginning")
+    assert other["text"] != begin["text"] and press(page, "Reset")["text"] == begin["text"]
+    here = page.url.split("#")[0]
+    assert not [url for url in page.fetched if not url.startswith((here, f"blob:{here}"))], "another origin was asked"
+
+
+def test_sliders_move_the_bars_and_ask_nobody(open_page):
+    page = open_page()
+    press(page, "Another beginning")
+    count, before = state(page)["answered"], model_bars(page)
+    slide(page, "Temperature", "Home")
+    assert state(page)["temperature"] == 0 and model_bars(page)[0] == "model 100%"
+    assert page.get_by_text("1 word can be drawn", exact=False).is_visible()
+    slide(page, "Temperature", "End")
+    assert model_bars(page) != before and state(page)["temperature"] == 2
+    slide(page, "Top-k", "Home")
+    assert state(page)["top_k"] == 1 and page.locator(".ss-next .ss-out").count() >= 5
+    slide(page, "Top-k", "End")
+    slide(page, "Top-p", "Home")
+    assert state(page)["top_k"] == 0 and state(page)["top_p"] == pytest.approx(0.05)
+    assert state(page)["answered"] == count, "a slider asked the model"
+
+
+def test_continue_draws_until_it_ends_or_is_stopped(open_page):
+    page = open_page()
+    press(page, "One word")
+    words = len(state(page)["words"])
+    slide(page, "Temperature", "Home")
+    page.get_by_role("button", name="Continue", exact=True).click()
+    page.wait_for_function("() => models[0].get('words').length > 8 || !models[0].get('logits').length")
+    if page.get_by_role("button", name="Stop", exact=True).count():
+        page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Continue", exact=True).wait_for()
+    assert len(state(page)["words"]) > words or "ends here" in state(page)["note"]
+
+
+def test_the_tree_is_walked(open_page):
+    page = open_page()
+    begin = state(page)
+    grown = settled(page, lambda: page.get_by_text("The tree of alternatives").click())
+    assert len(grown["tree"]) == 3 and page.locator(".ss-tree li").count() == len(paths(grown["tree"]))
+    path = next(path for path in paths(grown["tree"]) if len(path) == 3)
+    at = list(paths(grown["tree"])).index(path)
+    walked = settled(page, lambda: page.locator(".ss-tree li > button").nth(at).click())
+    assert len(walked["words"]) == len(begin["words"]) + 3
+
+
+@pytest.mark.parametrize("text", ["", "zebra crossing", "<img src=x onerror=alert(1)>", "🙂", "the " * 300])
+def test_strange_text(open_page, text):
+    page = open_page()
+    settled(page, lambda: page.get_by_role("textbox").fill(text))
+    page.wait_for_timeout(50)
+    found = state(page)
+    assert found["text"] == text and (found["note"] or text == "")
+    assert page.locator("img").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(open_page, scheme):
+    page = open_page(width=375, color_scheme=scheme, has_touch=True)
+    settled(page, lambda: page.get_by_text("The tree of alternatives").tap())
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+    small = page.evaluate("""[...document.querySelectorAll('.selfsup :is(button, textarea, input, summary)')]
+        .filter((one) => one.offsetParent && one.getBoundingClientRect().height < 44).map((one) => one.outerHTML)""")
+    assert not small, f"too small to touch: {small[:2]}"
+    assert page.locator(".ss-next-word [aria-live=polite]").count() == 1
+
+
+def test_a_failed_fetch_is_said_and_tried_again(open_page):
+    page = open_page()
+    page.route("**/gpt-model.safetensors", lambda route: route.abort())
+    said = press(page, "Another beginning")
+    assert "The model cannot answer" in said["note"] and said["logits"] == []
+    page.unroute("**/gpt-model.safetensors")
+    assert press(page, "Another beginning")["logits"]
