@@ -89,7 +89,9 @@ def test_the_tree_is_of_the_likeliest(widget, world, gpt):
     first = [one["id"] for one in widget.tree]
     allowed = np.array(widget.logits)
     allowed[widget.never] = -np.inf
-    assert first == list(np.argsort(-allowed, kind="stable")[:3])
+    chances = np.exp(allowed) / np.exp(allowed).sum()
+    best = np.argsort(-allowed, kind="stable")[:3]
+    assert first == [*best[:1], *(i for i in best[1:] if chances[i] >= 0.01)], "not the likeliest, or an unlikely one"
     text = widget.text
     second = widget.tree[0]["next"]
     widget.text = f"{text} {world.tokenizer.convert_ids_to_tokens([first[0]])[0]}"
@@ -244,7 +246,7 @@ def test_sliders_move_the_bars_and_ask_nobody(open_page):
     press(page, "Another beginning")
     count, before = state(page)["answered"], model_bars(page)
     slide(page, "Temperature", "Home")
-    assert state(page)["temperature"] == 0 and model_bars(page)[0] == "model 100%"
+    assert state(page)["temperature"] == 0 and model_bars(page)[0].split() == ["model", "100%"]
     assert page.get_by_text("1 word can be drawn", exact=False).is_visible()
     slide(page, "Temperature", "End")
     assert model_bars(page) != before and state(page)["temperature"] == 2
@@ -273,7 +275,7 @@ def test_the_tree_is_walked(open_page):
     page = open_page()
     begin = state(page)
     grown = settled(page, lambda: page.get_by_text("The tree of alternatives").click())
-    assert len(grown["tree"]) == 3 and page.locator(".ss-tree li").count() == len(paths(grown["tree"]))
+    assert 1 <= len(grown["tree"]) <= 3 and page.locator(".ss-tree li").count() == len(paths(grown["tree"]))
     path = next(path for path in paths(grown["tree"]) if len(path) == 3)
     at = list(paths(grown["tree"])).index(path)
     walked = settled(page, lambda: page.locator(".ss-tree li > button").nth(at).click())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
 
-WIDTH, DEPTH = 3, 3  # of the tree of alternatives; worker.mjs has the same
+WIDTH, DEPTH, LEAST = 3, 3, 0.01  # of the tree of alternatives, and of a branch; worker.mjs has the same
 
 
 def next_word(text: str, growing: bool, model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast,
@@ -57,7 +57,7 @@ def next_word(text: str, growing: bool, model: torch.nn.Module, tokenizer: PreTr
         chances[:, offered] = logits_of(prefixes)[:, offered].softmax(-1)
         grown = []
         for prefix, row in zip(prefixes, chances):
-            best = (-row).argsort(stable=True)[:WIDTH].tolist()
+            best = [i for n, i in enumerate((-row).argsort(stable=True)[:WIDTH].tolist()) if not n or row[i] >= LEAST]
             truth = None
             if language is not None:
                 with contextlib.suppress(tinyworld.Impossible):

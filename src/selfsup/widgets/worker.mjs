@@ -267,7 +267,7 @@ function find(logits, start, length, softmax) {
   return { span: spans[top], p: chances[top] };
 }
 
-const WIDTH = 3, DEPTH = 3; // of the tree of alternatives
+const WIDTH = 3, DEPTH = 3, LEAST = 0.01; // of the tree of alternatives, and of a branch
 const contexts = new WeakMap(); // of each language model, the text that it read last, and its cache
 
 /** The logits after a text; what it shares with the one before is not read again. */
@@ -312,7 +312,7 @@ export function nextWord({ beginning, growing }, { model, tokenizer, language, s
   function branches(prefix, logits, depth) {
     const chances = softmax(Array.from(logits, (logit, id) => (never.includes(id) ? -Infinity : logit)));
     const truth = language && truthOf(prefix.slice(1).map((id) => tokenizer.tokens[id]));
-    return best(chances, WIDTH).map((id) => {
+    return best(chances, WIDTH).filter((id, n) => !n || chances[id] >= LEAST).map((id) => {
       const longer = [...prefix, id], on = depth > 1 && id !== end;
       return { id, p: chances[id], exact: truth ? truth[id] : null, next: on ? branches(longer, after(model, longer, code), depth - 1) : [] };
     });
