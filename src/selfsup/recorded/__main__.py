@@ -46,9 +46,7 @@ from ..training import Recipe, train
 from . import HERE, PAIRS, VILLAGE
 from .embryology import EMBRYO, SPELLED, embryology, frequencies
 from .fine_tuning import adapters, curves, random_encoder, tuning, why
-from .next_words import WORDS, predecessors, scaling
 from .real_text import MODEL, real, real_rates
-from .restoring import RESTORING, damages
 from .sentence_pairs import sentence_pairs
 
 SEEDS = (0, 1, 2)
@@ -215,9 +213,6 @@ RECORDS: dict[str, tuple[Callable[[Any], Iterator[dict]], Recipe | None]] = {
     "adapters": (adapters, None),
     "embryology": (births, Recipe.from_json((CHECKPOINTS / EMBRYO / "recipe.json").read_text(encoding="utf-8"))),
     "frequencies": (frequencies, SPELLED),
-    "damages": (damages, RESTORING),
-    "predecessors": (predecessors, WORDS),
-    "scaling": (scaling, WORDS),
     "real-rates": (real_rates, None),
     "real": (real, None),
 }
