@@ -119,6 +119,7 @@ function render({ model, el }) {
   const button = (label, onclick, traits) => make("button", { type: "button", onclick, ...traits }, label);
   const field = make("input", { type: "text", dir: "auto", id: `ss-own-${view}`, maxlength: 10000, autocomplete: "off",
     autocapitalize: "off", spellcheck: "false", placeholder: "type a sentence", oninput: () => {
+      if (playing) stop(); // a beat would put the old sentence back
       clearTimeout(typing);
       typing = setTimeout(() => type(field.value), 150);
     } });
@@ -165,8 +166,10 @@ function render({ model, el }) {
 
   // Asking.
   function set(changes) {
-    clearTimeout(typing);
-    typing = null;
+    if ("sentence" in changes) {
+      clearTimeout(typing);
+      typing = null;
+    }
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
     if (onPage || !pending()) return;
@@ -293,7 +296,7 @@ function render({ model, el }) {
 
   function speak() {
     clearTimeout(speaking);
-    if (playing) return; // what passes in half a second cannot be read aloud
+    if (playing || pending()) return; // what passes in half a second, or is of another step, is not read aloud
     const told = ["words", "predictions", "truth"];
     speaking = setTimeout(() => { spoken.textContent = speech(...told.map((name) => model.get(name))); }, 250);
   }

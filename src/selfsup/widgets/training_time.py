@@ -87,7 +87,7 @@ class TrainingTime(anywidget.AnyWidget):
     ):
         self._ready, self._question = False, None
         kept = snapshots(run)
-        self._folder = next(iter(kept.values())).parents[1]
+        self._folder = next(iter(kept.values())).resolve().parents[1]
         name, steps = self._folder.name, list(kept)
         language = tinyworld.load("world") if name.startswith("tinyworld-") else None  # as shared.mjs has it
         self._tokenizer = load_tokenizer(self._folder)
