@@ -93,6 +93,25 @@ def test_answers_are_those_of_a_slow_loop(world, model, name):
         assert text[0, asked.place[i]] == MASK_ID, "what is asked for is covered"
 
 
+GOLD = {  # what the annotation of a document says of a place in it
+    "part of speech": lambda document, place: document.pos[place],
+    "phrase": lambda document, place: document.phrase[place],
+    "topic": lambda document, place: document.topic,
+    "mood": lambda document, place: document.sentiment,
+}
+
+
+@pytest.mark.parametrize("name", GOLD)
+def test_labels_are_those_of_the_annotation(world, name):
+    """The same texts drawn again: each label is that of the place that the probe gets."""
+    asked, documents = PROBES[name](world, 40, 4), world.documents(500, [4, 0], whole=False)
+    for i in range(40):
+        document, place = documents[int(asked.text[i])], int(asked.spans[i, 0, 0]) - 1
+        ids = asked.ids[asked.text[i], 1 : 1 + len(document.tokens)].tolist()
+        assert world.tokenizer.convert_ids_to_tokens(ids) == list(document.tokens), "not the same texts"
+        assert asked.classes[asked.labels[i]] == GOLD[name](document, place)
+
+
 def test_the_exact_rules_take_no_side_in_a_tie(world):
     """Of words that are equally likely they take one by chance, whatever its number in the vocabulary."""
     asked = CLOZES["words"](world, 150, 5)
