@@ -31,7 +31,7 @@ class WhoKnows(torch.nn.Module):
 
     def __init__(self, language):
         super().__init__()
-        self.language, self.weight = language, torch.nn.Parameter(torch.zeros(1))
+        self.language = language
 
     def forward(self, input_ids, positions):
         rows = []

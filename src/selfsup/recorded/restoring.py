@@ -14,6 +14,7 @@ from torch import Tensor
 from ..corpora import Corpus, load_corpus, tinyworld
 from ..corpora.tinyworld.tasks import TASKS, classes_of
 from ..finetuning import as_batch, fine_tune, pad, score, with_head, word_f1
+from ..generation import generate
 from ..models.encoder_decoder import EncoderDecoder
 from ..models.shapes import TransformerConfig
 from ..objectives import IGNORE
@@ -57,15 +58,6 @@ def written_answers(examples: list, tokenizer: Any) -> tuple[tuple[Tensor, Tenso
     return (ids, written[:, :-1], mask), written[:, 1:].masked_fill(kept[:, 1:] == 0, IGNORE)
 
 
-@torch.no_grad()
-def write(model: EncoderDecoder, ids: Tensor, mask: Tensor, first: int, longest: int) -> Tensor:
-    """The most probable token at each step, (batch, longest) long; ids, mask: (batch, time)."""
-    writer, told = model.reading(ids, mask), torch.full((len(ids), 1), first)
-    for _ in range(longest):
-        told = torch.cat([told, writer(told)[:, -1:].argmax(-1)], 1)
-    return told[:, 1:]
-
-
 def answers_written(model: EncoderDecoder, seed: int, tokenizer: Any) -> dict[str, float]:
     """Fine-tune encoder and decoder to write answers: how many are exact, and the F1 of their words."""
     model, language = copy.deepcopy(model), tinyworld.load("world")
@@ -74,8 +66,12 @@ def answers_written(model: EncoderDecoder, seed: int, tokenizer: Any) -> dict[st
     fine_tune(model, *written_answers(learned, tokenizer), steps=500, batch_size=32, learning_rate=1e-3, seed=seed)
     (ids, _, mask), _ = written_answers(asked, tokenizer)
     exact, f1 = 0, 0.0
-    for one, row in zip(asked, write(model.eval(), ids, mask, tokenizer.cls_token_id, 8).tolist()):
-        row = row[: row.index(tokenizer.sep_token_id)] if tokenizer.sep_token_id in row else row
+    begin, end = torch.full((len(ids), 1), tokenizer.cls_token_id), tokenizer.sep_token_id
+    with torch.no_grad():
+        writer = model.eval().reading(ids, mask)
+    told_rows = generate(writer, begin, max_new_tokens=8, temperature=0.0, stop_ids=[end])
+    for one, row in zip(asked, told_rows.tolist()):
+        row = row[: row.index(end)] if end in row else row
         told = tuple(tokenizer.convert_ids_to_tokens(row))
         right = {one.second[slice(*span)] for span in one.gold}
         exact, f1 = exact + (told in right), f1 + max(word_f1(told, answer) for answer in right)
