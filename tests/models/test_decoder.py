@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import TOLERANCE, randomise
+from parity import TOLERANCE, randomise, shapes
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from selfsup.models import (
@@ -24,17 +24,7 @@ from selfsup.tokenization import word_level
 @st.composite
 def cases(draw):
     """(shape, ids, mask, seed): a small GPT-2 and a batch with padding on the left, on the right, or none."""
-    heads = draw(st.integers(1, 4))
-    shape = TransformerConfig(
-        vocab_size=draw(st.integers(6, 60)),
-        layers=draw(st.integers(1, 3)),
-        width=heads * draw(st.integers(2, 8)) * 4,
-        heads=heads,
-        feed_forward=draw(st.integers(3, 40)),
-        max_positions=draw(st.integers(12, 20)),
-        segments=0,
-        norm_eps=1e-5,
-    )
+    shape = draw(shapes())
     batch, time, seed = draw(st.integers(1, 4)), draw(st.integers(1, 12)), draw(st.integers(0, 10_000))
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(shape.vocab_size, (batch, time), generator=generator)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import TOLERANCE, randomise
+from parity import TOLERANCE, randomise, shapes
 from transformers import BartConfig, BartForConditionalGeneration
 
 from selfsup.models import (
@@ -22,17 +22,7 @@ from selfsup.tokenization import word_level
 @st.composite
 def cases(draw):
     """(shape, what the encoder reads, its mask, what the decoder has written, seed)."""
-    heads = draw(st.integers(1, 4))
-    shape = TransformerConfig(
-        vocab_size=draw(st.integers(6, 60)),
-        layers=draw(st.integers(1, 2)),
-        width=heads * draw(st.integers(2, 6)) * 4,
-        heads=heads,
-        feed_forward=draw(st.integers(3, 40)),
-        max_positions=draw(st.integers(12, 20)),
-        segments=0,
-        norm_eps=1e-5,
-    )
+    shape = draw(shapes(most_layers=2))
     batch, seed = draw(st.integers(1, 4)), draw(st.integers(0, 10_000))
     read, written = draw(st.integers(1, 12)), draw(st.integers(1, 12))
     generator = torch.Generator().manual_seed(seed)
