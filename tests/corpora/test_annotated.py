@@ -50,6 +50,7 @@ def test_long_sentences_are_left_out(read):
 
 
 @pytest.mark.parametrize("text, why", [
+    ("1\t_\t_\tNOUN" + "\t_" * 6 + "\n", "its words were left out"),
     ("", "no sentence"), ("# only a comment\n", "no sentence"), ("the\tDET\n", "line 1 has 2 columns"),
     ("the dog ran\n", "line 1 has 1 columns"), ('{"a": 1}\n', "line 1 has 1 columns"),
     (f"{DOG}\n \n{RUN}", "line 9 has 1 columns"), (f"{DOG}\n{RUN}", "line 9 is word '1', where word 5 was expected"),

@@ -191,6 +191,8 @@ def read_conllu(file: str | Path) -> list[Example]:
         raise refused("it is no UTF-8 text") from None
     if not found:
         raise refused(f"it holds no sentence of 1 to {LONGEST} words")
+    if {word for example in found for word in example.first} == {"_"}:
+        raise refused("its words were left out, as some treebanks' licences ask: get the version with its text")
     return found
 
 
