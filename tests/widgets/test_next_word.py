@@ -310,3 +310,16 @@ def test_a_failed_fetch_is_said_and_tried_again(open_page):
     assert "The model cannot answer" in said["note"] and said["logits"] == []
     page.unroute("**/gpt-model.safetensors")
     assert press(page, "Another beginning")["logits"]
+
+
+def test_after_a_failed_fetch_a_worker_answers_again(browser, address):
+    """Else one hiccup of the network would put the model on the page's own thread for good."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_function("window.ready")
+    context.route("**/worker.mjs", lambda route: route.abort())  # of which the console may complain
+    assert "The model cannot answer" in press(page, "Another beginning")["note"] and not page.workers
+    context.unroute("**/worker.mjs")
+    assert press(page, "Another beginning")["logits"] and page.workers
+    context.close()

@@ -29,7 +29,13 @@ function createEngine() {
   }
 
   function start(code) {
-    const inPage = async (request) => (await import(code)).handle(request);
+    const inPage = async (request) => {
+      const { handle } = await import(code).catch((error) => {
+        backend = undefined; // the file did not come: the next question may start a worker again
+        throw error;
+      });
+      return handle(request);
+    };
     let worker;
     try { worker = new Worker(code, { type: "module" }); } catch { return inPage; }
     let works = false;
