@@ -107,9 +107,41 @@ def test_labels_are_those_of_the_annotation(world, name):
     asked, documents = PROBES[name](world, 40, 4), world.documents(500, [4, 0], whole=False)
     for i in range(40):
         document, place = documents[int(asked.text[i])], int(asked.spans[i, 0, 0]) - 1
-        ids = asked.ids[asked.text[i], 1 : 1 + len(document.tokens)].tolist()
-        assert world.tokenizer.convert_ids_to_tokens(ids) == list(document.tokens), "not the same texts"
+        assert words_of(world, asked, i) == list(document.tokens), "not the same texts"
         assert asked.classes[asked.labels[i]] == GOLD[name](document, place)
+
+
+def test_senses_are_those_of_the_annotation(world):
+    asked, documents = PROBES["sense"](world, 40, 4), world.documents(500, [4, 0], whole=False)
+    ambiguous = [document for document in documents if any(document.sense)]
+    for i in range(40):
+        document, place = ambiguous[int(asked.text[i])], int(asked.spans[i, 0, 0]) - 1
+        assert words_of(world, asked, i) == list(document.tokens), "not the same texts"
+        assert asked.classes[asked.labels[i]] == f"{document.tokens[place]}#{document.sense[place]}"
+
+
+def test_the_number_is_that_of_the_covered_verb(world):
+    """The same verbs, asked in two ways: their label, and the word that was covered."""
+    asked, verbs = PROBES["agreement"](world, 60, 4), CLOZES["minimal pairs"](world, 60, 4)
+    assert torch.equal(asked.ids, verbs.ids)
+    told = {}
+    for label, real in zip(asked.labels.tolist(), world.tokenizer.convert_ids_to_tokens(verbs.real.tolist())):
+        told.setdefault(real, set()).add(asked.classes[label])
+    assert told["was"] == {"one"} and told["were"] == {"many"}
+    assert all(len(numbers) == 1 for numbers in told.values()), "a form has two numbers"
+
+
+def test_who_knows_the_order_is_right_where_the_exact_rules_are(world):
+    asked, pairs = PROBES["order"](world, 60, 4), tinyworld.Pairs(world)
+    decided = 0
+    for i in range(60):
+        words = words_of(world, asked, i)
+        a, b = (words[first - 1 : last - 1] for first, last in asked.spans[i].tolist())
+        chance, kept = pairs.in_order(a, b), asked.classes[asked.labels[i]] == "in order"
+        if chance != 0.5:
+            decided += 1
+            assert asked.best[i] == ((chance > 0.5) == kept)
+    assert decided > 40 and not PROBES["covered part of speech"](world, 300, 4).best.all()
 
 
 def test_the_exact_rules_take_no_side_in_a_tie(world):
@@ -117,8 +149,7 @@ def test_the_exact_rules_take_no_side_in_a_tie(world):
     asked = CLOZES["words"](world, 150, 5)
     tied = 0
     for i in range(len(asked.real)):
-        row = asked.ids[asked.text[i]]
-        tokens = world.tokenizer.convert_ids_to_tokens(row[asked.attention_mask[asked.text[i]] == 1].tolist())[1:-1]
+        tokens = words_of(world, asked, i)
         covered = [place for place, token in enumerate(tokens) if token == "[MASK]"]
         exact = world.posterior(tokens, covered)[covered.index(int(asked.place[i]) - 1)]
         likeliest = [word for word in range(len(exact)) if exact[word] > exact.max() - 1e-9]
