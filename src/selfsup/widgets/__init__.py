@@ -222,7 +222,33 @@ def checked_text(text: str) -> str:
     return text
 
 
-class MaskPlayground(anywidget.AnyWidget):
+class Asked(anywidget.AnyWidget):
+    """What the widgets share that answer questions: the page may set the traits in ASKED, and no others."""
+
+    ASKED: tuple[str, ...] = ()
+
+    anchor = t.Unicode().tag(sync=True)
+    note = t.Unicode().tag(sync=True)
+    answered = t.Int(0).tag(sync=True)
+
+    def set_state(self, sync_data: dict) -> None:
+        """Take a question from the page, or give the old one back and say in `note` what cannot be asked."""
+        asked = {name: value for name, value in sync_data.items() if name in self.ASKED}
+        try:
+            super().set_state(asked)
+        except (t.TraitError, ValueError, OSError) as error:
+            self.send_state(list(asked))
+            self.note = str(error)
+            self.answered += 1
+
+    @t.validate("anchor")
+    def _check_anchor(self, proposal) -> str:
+        if not proposal["value"].isidentifier():
+            raise BadQuestion(f"the anchor {proposal['value']!r} is not a plain name such as mask_2")
+        return proposal["value"]
+
+
+class MaskPlayground(Asked):
     """A sentence whose words the reader masks, with what a model predicts for them beside the exact truth.
 
     What is asked (set these, observe them, link them):
@@ -259,12 +285,10 @@ class MaskPlayground(anywidget.AnyWidget):
     truth = t.List().tag(sync=True)
     cross_entropy = t.Float(None, allow_none=True).tag(sync=True)
     floor = t.Float(None, allow_none=True).tag(sync=True)
-    note = t.Unicode().tag(sync=True)
-    answered = t.Int(0).tag(sync=True)
 
     QUESTION = ("sentence", "touched", "model_name", "top")
     ANSWER = ("words", "predictions", "truth", "cross_entropy", "floor", "note", "answered")
-    FIXED = ("choices", "examples", "anchor", *ANSWER)
+    ASKED = QUESTION
 
     def __init__(
         self,
@@ -319,16 +343,6 @@ class MaskPlayground(anywidget.AnyWidget):
         chosen = [i for i in free if rng.random() < rate] or ([int(rng.choice(free))] if free else [])
         self.touched = [{"position": i, "kind": "mask"} for i in chosen]
 
-    def set_state(self, sync_data: dict) -> None:
-        """Take a question from the page; say in `note` what cannot be asked, and give the old one back."""
-        asked = {name: value for name, value in sync_data.items() if name not in self.FIXED}
-        try:
-            super().set_state(asked)
-        except (t.TraitError, ValueError, OSError) as error:
-            self.note = str(error)
-            self.answered += 1
-            self.send_state([name for name in asked if name in self.QUESTION] or None)
-
     @t.validate("sentence")
     def _check_sentence(self, proposal) -> str:
         return checked_text(proposal["value"])
@@ -369,12 +383,6 @@ class MaskPlayground(anywidget.AnyWidget):
     def _check_top(self, proposal) -> int:
         if not 1 <= proposal["value"] <= 20:
             raise BadQuestion(f"top is {proposal['value']}: choose 1 to 20")
-        return proposal["value"]
-
-    @t.validate("anchor")
-    def _check_anchor(self, proposal) -> str:
-        if not proposal["value"].isidentifier():
-            raise BadQuestion(f"the anchor {proposal['value']!r} is not a plain name such as mask_2")
         return proposal["value"]
 
     @t.observe(*QUESTION)

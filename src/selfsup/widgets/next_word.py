@@ -6,11 +6,10 @@ import contextlib
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import anywidget
 import traitlets as t
 
 from ..corpora import tinyworld
-from . import HERE, IMPOSSIBLE, BadQuestion, _impossible, _quote, _same_words, checked_text, front_end
+from . import HERE, IMPOSSIBLE, Asked, BadQuestion, _impossible, _quote, _same_words, checked_text, front_end
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +82,7 @@ def _never(tokenizer: PreTrainedTokenizerFast) -> set[int]:
     return set(tokenizer.all_special_ids) - {tokenizer.sep_token_id}
 
 
-class NextWord(anywidget.AnyWidget):
+class NextWord(Asked):
     """A beginning that the reader writes and goes on with, word by word, beside the exact chances.
 
     What is asked (set these, observe them, link them):
@@ -119,8 +118,6 @@ class NextWord(anywidget.AnyWidget):
     logits = t.List().tag(sync=True)
     truth = t.List().tag(sync=True)
     tree = t.List().tag(sync=True)
-    note = t.Unicode().tag(sync=True)
-    answered = t.Int(0).tag(sync=True)
     vocabulary = t.List().tag(sync=True)
     end = t.Int().tag(sync=True)
     never = t.List().tag(sync=True)
@@ -130,6 +127,7 @@ class NextWord(anywidget.AnyWidget):
 
     QUESTION = ("text", "growing")
     SETTINGS = {"temperature": (0, 2), "top_k": (0, 1000), "top_p": (0.01, 1), "seed": (0, 2**16 - 1)}
+    ASKED = (*QUESTION, *SETTINGS)
 
     def __init__(self, text: str | None = None, *, model: str | torch.nn.Module = "tinyworld-gpt",
                  tokenizer: PreTrainedTokenizerFast | None = None, language=None, **traits):
@@ -151,16 +149,6 @@ class NextWord(anywidget.AnyWidget):
         super().__init__(text=(examples or [""])[0] if text is None else text, **given)
         self._answer()
 
-    def set_state(self, sync_data: dict) -> None:
-        """Take a question from the page, or give the old one back and say in `note` what cannot be asked."""
-        asked = {name: value for name, value in sync_data.items() if name in (*self.QUESTION, *self.SETTINGS)}
-        try:
-            super().set_state(asked)
-        except t.TraitError as error:
-            self.send_state(list(asked))
-            self.note = str(error)
-            self.answered += 1
-
     @t.validate("text")
     def _check_text(self, proposal) -> str:
         return checked_text(proposal["value"])
@@ -172,12 +160,6 @@ class NextWord(anywidget.AnyWidget):
         if not low <= value <= high:
             raise BadQuestion(f"{name} is {value}: choose {low} to {high}")
         return value
-
-    @t.validate("anchor")
-    def _check_anchor(self, proposal) -> str:
-        if not proposal["value"].isidentifier():
-            raise BadQuestion(f"the anchor {proposal['value']!r} is not a plain name such as next_2")
-        return proposal["value"]
 
     @t.observe(*QUESTION)
     def _asked(self, change) -> None:

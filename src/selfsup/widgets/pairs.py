@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import anywidget
 import traitlets as t
 
 from ..corpora import tinyworld
 from ..corpora.tinyworld.corpus import HELD_OUT_SEED
 from ..corpora.tinyworld.pairs import NEGATIVES, Pairs
-from . import HERE, IMPOSSIBLE, _quote, checked_text, front_end
+from . import HERE, IMPOSSIBLE, Asked, _quote, checked_text, front_end
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +61,7 @@ def judge(a: str, b: str, about: str, model: torch.nn.Module, tokenizer: PreTrai
     return {"model": float(logits[0].double().softmax(-1)[0]), "exact": exact, "note": " ".join(notes)}
 
 
-class PairPlayground(anywidget.AnyWidget):
+class PairPlayground(Asked):
     """Two sentences that the reader exchanges, replaces or writes, and what two models and the exact rules say.
 
     What is asked (set these, observe them): a, b: str, the sentences.
@@ -91,10 +90,8 @@ class PairPlayground(anywidget.AnyWidget):
     anchor = t.Unicode("pairs").tag(sync=True)
     follows = t.Dict(None, allow_none=True).tag(sync=True)
     ordered = t.Dict(None, allow_none=True).tag(sync=True)
-    note = t.Unicode().tag(sync=True)
-    answered = t.Int(0).tag(sync=True)
 
-    FIXED = ("examples", "models", "anchor", "follows", "ordered", "note", "answered")
+    ASKED = ("a", "b", "first", "second", "swapped", "typed")
 
     def __init__(self, a: str | None = None, b: str | None = None, **traits):
         self._answered = None
@@ -103,16 +100,6 @@ class PairPlayground(anywidget.AnyWidget):
         a, b = (examples[0][side] if text is None else text for side, text in (("a", a), ("b", b)))
         super().__init__(a=a, b=b, examples=examples, typed=typed, **traits)
         self._answer()
-
-    def set_state(self, sync_data: dict) -> None:
-        """Take a question from the page, or give the old one back and say in `note` what cannot be asked."""
-        asked = {name: value for name, value in sync_data.items() if name not in self.FIXED}
-        try:
-            super().set_state(asked)
-        except t.TraitError as error:
-            self.send_state(list(asked))
-            self.note = str(error)
-            self.answered += 1
 
     @t.validate("a", "b")
     def _check_sentence(self, proposal) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from itertools import zip_longest
 
-import anywidget
 import numpy as np
 import torch
 import traitlets as t
@@ -16,7 +15,7 @@ from ..corpora.tinyworld import Impossible, Language
 from ..corpora.tinyworld.corpus import HELD_OUT_SEED
 from ..corpora.tinyworld.tasks import QUESTIONS, STATEMENTS, TASKS, answer_spans, forms, kinds_of, statements
 from ..finetuning import span_scores
-from . import HERE, IMPOSSIBLE, MOST_WORDS, BadQuestion, _impossible, _quote, checked_text, front_end
+from . import HERE, IMPOSSIBLE, MOST_WORDS, Asked, BadQuestion, _impossible, _quote, checked_text, front_end
 
 MOST_OF_A_LINE = 20  # words of a statement or a question; worker.mjs has the same
 
@@ -102,7 +101,7 @@ def _find(logits: torch.Tensor, start: int) -> dict:
     return {"span": [first - start, last + 1 - start] if first else [], "p": float(p)}
 
 
-class Specialists(anywidget.AnyWidget):
+class Specialists(Asked):
     """A text that the reader writes, and what four fine-tuned models of one encoder say of it.
 
     What is asked (set these, observe them): text, and about it a statement and a query, str.
@@ -135,10 +134,9 @@ class Specialists(anywidget.AnyWidget):
     tags = t.List().tag(sync=True)
     entailment = t.Dict(None, allow_none=True).tag(sync=True)
     found = t.Dict(None, allow_none=True).tag(sync=True)
-    note = t.Unicode().tag(sync=True)
-    answered = t.Int(0).tag(sync=True)
 
     QUESTION = ("text", "statement", "query", "example")
+    ASKED = QUESTION
 
     def __init__(
         self,
@@ -162,16 +160,6 @@ class Specialists(anywidget.AnyWidget):
             **traits,
         )
         self._answer()
-
-    def set_state(self, sync_data: dict) -> None:
-        """Take a question from the page, or give the old one back and say in `note` what cannot be asked."""
-        asked = {name: value for name, value in sync_data.items() if name in self.QUESTION}
-        try:
-            super().set_state(asked)
-        except (t.TraitError, ValueError, OSError) as error:
-            self.send_state(list(asked))
-            self.note = str(error)
-            self.answered += 1
 
     @t.validate("text", "statement", "query")
     def _check_text(self, proposal) -> str:

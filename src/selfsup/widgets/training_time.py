@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-import anywidget
 import numpy as np
 import traitlets as t
 
@@ -16,6 +15,7 @@ from ..training import LOG, History
 from . import (
     HERE,
     LONGEST_SENTENCE,
+    Asked,
     BadQuestion,
     _same_words,
     _tiny_examples,
@@ -31,7 +31,7 @@ MOST_CURVES = 6  # training_time.mjs has as many ways to draw one
 _model = lru_cache(maxsize=4)(load_snapshot)
 
 
-class TrainingTime(anywidget.AnyWidget):
+class TrainingTime(Asked):
     """One hidden word of a sentence, and what a model says of it at the step that the reader chooses.
 
     What is asked (set these, observe them, link them):
@@ -69,11 +69,10 @@ class TrainingTime(anywidget.AnyWidget):
     words = t.List().tag(sync=True)
     predictions = t.List().tag(sync=True)
     truth = t.List().tag(sync=True)
-    note = t.Unicode().tag(sync=True)
     answer_to = t.Dict().tag(sync=True)
-    answered = t.Int(0).tag(sync=True)
 
     QUESTION = ("sentence", "position", "step", "top")
+    ASKED = QUESTION
 
     def __init__(
         self,
@@ -102,16 +101,6 @@ class TrainingTime(anywidget.AnyWidget):
         self._ready = True
         self._answer()
 
-    def set_state(self, sync_data: dict) -> None:
-        """Take a question from the page, or give the old one back and say in `note` what cannot be asked."""
-        asked = {name: value for name, value in sync_data.items() if name in self.QUESTION}
-        try:
-            super().set_state(asked)
-        except (t.TraitError, ValueError, OSError) as error:
-            self.send_state(list(asked))
-            self.note = str(error)
-            self.answered += 1
-
     @t.validate("sentence")
     def _check_sentence(self, proposal) -> str:
         return checked_text(proposal["value"])
@@ -130,12 +119,6 @@ class TrainingTime(anywidget.AnyWidget):
     def _check_fixed(self, proposal):
         if self._ready:
             raise BadQuestion(f"{proposal['trait'].name} is given once: make another TrainingTime for another")
-        return proposal["value"]
-
-    @t.validate("anchor")
-    def _check_anchor(self, proposal) -> str:
-        if not proposal["value"].isidentifier():
-            raise BadQuestion(f"the anchor {proposal['value']!r} is not a plain name such as training_2")
         return proposal["value"]
 
     @t.observe(*QUESTION)
