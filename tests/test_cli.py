@@ -306,7 +306,9 @@ def test_probe_reads_treebanks(tmp_path, capsys):
     (["storybook-bert", "--questions", "topic"], "storybook-bert was not trained on Tinyworld"),
     (["tinyworld-nsp", "--asked", "0"], "give at least one example to learn from"),
     (["tinyworld-nsp", "--step", "3"], "there are no snapshots of 'tinyworld-nsp'"),
-    (["tinyworld-nsp", "--step", "3", "--treebank", "a", "b"], "leave --step and --questions out"),
+    (["tinyworld-nsp", "--step", "3", "--treebank", "a", "b"], "leave --step out"),
+    (["tinyworld-nsp", "--learned", "3", "--treebank", "a", "b"], "leave --learned out"),
+    (["tinyworld-nsp", "--seed", "-1", "--treebank", "a", "b"], "--seed is -1"),
     (["tinyworld-nsp", "--treebank", "nothing.conllu", "nothing.conllu"], "nothing.conllu: No such file"),
 ])  # fmt: skip
 def test_probe_refuses_in_one_line(capsys, arguments, said):

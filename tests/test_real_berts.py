@@ -97,13 +97,13 @@ def test_each_word_has_the_vector_of_its_first_piece(folder, batch_size):
 
 @pytest.mark.parametrize("word", ["", " ", "\u200b", "\x00"])
 def test_a_word_of_which_nothing_is_left_is_refused(folder, word):
-    with pytest.raises(ValueError, match="sentence 1 when it is cut into pieces") as error:
+    with pytest.raises(ValueError, match="cut into pieces: leave the sentence .*dog.* out") as error:
         piece_vectors(*load_encoder(folder), [["dog"], ["the", word, "dog"]], batch_size=1)
     assert repr(word) in str(error.value)
 
 
 def test_a_sentence_that_the_model_cannot_read_is_refused(folder):
-    with pytest.raises(ValueError, match="sentence 1 has 65 pieces, and the model reads 64"):
+    with pytest.raises(ValueError, match="the sentence 'dog dog dog dog dog dog …' has 65 pieces"):
         piece_vectors(*load_encoder(folder), [["dog"], ["dog"] * 63])
 
 

@@ -215,20 +215,25 @@ def _add_probe(commands: Any) -> None:
     parser.set_defaults(run=_probe, if_stopped="")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a shipped checkpoint, a folder, or a hub's name")
     parser.add_argument("--step", type=int, help="of a run with snapshots: the weights after so many steps")
-    parser.add_argument("--questions", nargs="+", metavar="NAME", help="such as sense topic (default: all nine)")
-    parser.add_argument("--learned", type=int, default=1200, help="examples that a probe learns from (1200)")
-    parser.add_argument("--asked", type=int, default=800, help="other examples that judge it (800)")
+    which = 'such as sense "part of speech" (default: all nine)'
+    parser.add_argument("--questions", nargs="+", metavar="NAME", help=which)
+    parser.add_argument("--learned", type=int, help="examples that a probe learns from (1200)")
+    parser.add_argument("--asked", type=int, help="other examples that judge it (800)")
     parser.add_argument("--treebank", nargs=2, metavar="FILE", help="instead: two CoNLL-U files, to learn and to judge")
     parser.add_argument("--seed", type=int, default=0, help="of the examples, or of the control labels")
 
 
 def _probe(options: argparse.Namespace) -> int:
+    if options.seed < 0:
+        raise ValueError(f"--seed is {options.seed}: give a whole number from 0")
     if options.treebank:
         from .corpora.annotated import read_conllu
         from .probing import probe_checkpoints
 
-        if options.step is not None or options.questions:
-            raise ValueError("--treebank asks the last weights for tags: leave --step and --questions out")
+        others = {"--step": options.step, "--questions": options.questions, "--learned": options.learned,
+                  "--asked": options.asked}
+        if given := [name for name, value in others.items() if value is not None]:
+            raise ValueError(f"--treebank asks the last weights for the tags of its files: leave {given[0]} out")
         learned, judged = map(read_conllu, options.treebank)
         for row in probe_checkpoints(options.models, learned, judged, seed=options.seed):
             middle, low, high = (f"{100 * value:.1f}" for value in row["accuracy"])
@@ -239,22 +244,26 @@ def _probe(options: argparse.Namespace) -> int:
     from .abilities import PROBES, counting, told_by_layer, vectors
     from .corpora import tinyworld
     from .corpora.tinyworld.corpus import HELD_OUT_SEED
+    from .models.bert import MaskedLanguageModel
     from .models.pretrained import load, load_snapshot
 
     language, names = tinyworld.load("world"), options.questions or list(PROBES)
     if unknown := [name for name in names if name not in PROBES]:
         raise ValueError(f"there is no question {unknown[0]!r}: choose from {', '.join(PROBES)}")
-    if min(options.learned, options.asked) < 1 or options.seed < 0:
-        raise ValueError("give at least one example to learn from and one to judge by, and a seed from 0")
+    numbers = [usual if n is None else n for n, usual in ((options.learned, 1200), (options.asked, 800))]
+    if min(numbers) < 1:
+        raise ValueError("give at least one example to learn from and one to judge by")
     models = {}
     for name in options.models:
         model, tokenizer = load(name)
+        if not isinstance(model, MaskedLanguageModel):
+            raise ValueError(f"{name} is no encoder that fills in blanks, and the questions are for such: see --help")
         if tokenizer.get_vocab() != language.tokenizer.get_vocab():
             raise ValueError(f"{name} was not trained on Tinyworld, whose questions it cannot read: see --treebank")
         models[name] = model if options.step is None else load_snapshot(name, options.step)
     for name in names:
         learned, asked = (PROBES[name](language, n, HELD_OUT_SEED + 2 * options.seed + part)
-                          for part, n in enumerate((options.learned, options.asked), 1))
+                          for part, n in enumerate(numbers, 1))
         guess = (asked.labels == learned.labels.bincount().argmax()).double().mean()
         beside = f"guessing {100 * guess:.0f}, counting words {100 * counting(learned, asked).mean():.0f}"
         best = "" if asked.best is None else f", exact rules {100 * asked.best.mean():.0f}"

@@ -164,6 +164,11 @@ def load_encoder(name: str | Path) -> tuple[BertModel, PreTrainedTokenizerFast]:
     return model.base_model.float().eval(), load_tokenizer(folder)
 
 
+def _beginning(words: Sequence[str]) -> str:
+    """A sentence's first words, to find it by."""
+    return " ".join(words[:6]) + (" …" if len(words) > 6 else "")
+
+
 @torch.no_grad()
 def piece_vectors(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, sentences: Sequence[Sequence[str]],
                   batch_size: int = 32) -> Tensor:
@@ -180,12 +185,12 @@ def piece_vectors(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, senten
         firsts = torch.zeros_like(ids, dtype=torch.bool)
         for row, words in enumerate(some):
             if attention_mask[row].sum() > longest:
-                raise ValueError(f"sentence {start + row} has {attention_mask[row].sum()} pieces, and the model "
-                                 f"reads {longest}: leave it out")
+                raise ValueError(f"the sentence {_beginning(words)!r} has {attention_mask[row].sum()} pieces, and the "
+                                 f"model reads {longest}: leave it out")
             of = coded.word_ids(row)  # of each piece the number of its word; None for [CLS], [SEP] and [PAD]
             if lost := set(range(len(words))) - set(of):
-                raise ValueError(f"nothing is left of {words[min(lost)]!r} in sentence {start + row} when it is cut "
-                                 "into pieces: leave that sentence out")
+                raise ValueError(f"nothing is left of {words[min(lost)]!r} when it is cut into pieces: leave the "
+                                 f"sentence {_beginning(words)!r} out")
             firsts[row, [of.index(word) for word in range(len(words))]] = True
         asked = ids.to(encoder.device), attention_mask.to(encoder.device)
         layers = encoder(*asked, output_hidden_states=True).hidden_states

@@ -11,12 +11,13 @@ import pytest
 import torch
 from parity import randomise
 
+from selfsup import cli
 from selfsup.corpora import tinyworld
 from selfsup.generation import distribution
 from selfsup.models import LanguageModel, TransformerConfig
 from selfsup.models.pretrained import save_pretrained
 from selfsup.tokenization import word_level
-from selfsup.widgets import BadQuestion
+from selfsup.widgets import BadQuestion, MaskPlayground
 from selfsup.widgets.next_word import NextWord, beginnings, next_word
 
 ANSWERS = """
@@ -166,6 +167,12 @@ def test_what_cannot_be_asked(widget, trait, value):
         setattr(widget, trait, value)
     widget.set_state({trait: value, "logits": [1.0]})
     assert getattr(widget, trait) == old and widget.note and len(widget.logits) > 1, "the page may not write answers"
+
+
+def test_a_model_that_writes_is_no_model_that_fills_blanks(gpt, world, capsys):
+    with pytest.raises(ValueError, match="fills in no blanks: see NextWord"):
+        MaskPlayground(model=gpt[1], tokenizer=world.tokenizer)
+    assert cli.main(["probe", str(gpt[0])]) == 1 and "no encoder that fills in blanks" in capsys.readouterr().err
 
 
 def test_models_that_give_no_next_word():

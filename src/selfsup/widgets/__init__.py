@@ -313,7 +313,7 @@ class MaskPlayground(Asked):
         else:
             name = "this model"
             names = [name]
-            self._parts[name] = (model, tokenizer, _same_words(tokenizer, language))
+            self._parts[name] = (_fills_blanks(model, name), tokenizer, _same_words(tokenizer, language))
         self._language = language
         examples = {name: list(STORIES) for name in names}
         for each in names:
@@ -419,8 +419,15 @@ class MaskPlayground(Asked):
             import selfsup
 
             model, tokenizer = selfsup.load(name)
-            self._parts[name] = (model, tokenizer, _same_words(tokenizer, self._language_of(name)))
+            self._parts[name] = (_fills_blanks(model, name), tokenizer, _same_words(tokenizer, self._language_of(name)))
         return self._parts[name]
+
+
+def _fills_blanks(model: torch.nn.Module, name: str) -> torch.nn.Module:
+    """The model, if it is an encoder with a head for words."""
+    if hasattr(model, "decoder"):
+        raise ValueError(f"{name!r} writes from left to right and fills in no blanks: see NextWord")
+    return model
 
 
 def _same_words(tokenizer: PreTrainedTokenizerFast, language):
