@@ -240,6 +240,12 @@ def test_what_cannot_be(options, sentence):
         load_objective("denoising", VILLAGE.tokenizer, **options)
 
 
+@pytest.mark.parametrize("number", [-1, 2.5, "many"])
+def test_sentinels_are_counted(number):
+    with pytest.raises(ValueError, match="sentinels is .*: give a whole number from 0"):
+        load_corpus("village", n=1, sentinels=number)
+
+
 def test_spans_need_sentinels(tmp_path):
     plain = word_level(["the", "cat", "."])
     with pytest.raises(ValueError, match="spans need sentinels"):

@@ -25,10 +25,12 @@ def load_corpus(
     the same "place" or "topic", or from "anywhere" (see `Pairs`).
 
     floors (dialect 0): the mean exact loss on the held-out texts, of "masking" under one draw of BERT's corruption and
-    of "next_token", nats per predicted token; floors.json has their standard errors. Raises ValueError for an n or a
-    seed that is no count.
+    of "next_token", nats per predicted token; floors.json has their standard errors. Raises ValueError for an n, a
+    seed or a number of sentinels that is no count.
     """
     language = load(size, dialect)
+    if not (isinstance(sentinels, int) and 0 <= sentinels <= 1000):
+        raise ValueError(f"sentinels is {sentinels!r}: give a whole number from 0 to 1000")
     tokenizer = with_sentinels(language.tokenizer, sentinels) if sentinels else language.tokenizer
     train, held_out = SIZES[size]
     n = train if n is None else n
