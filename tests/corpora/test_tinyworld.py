@@ -136,11 +136,12 @@ def test_posteriors_come_in_the_order_asked_for(world, documents):
 
 
 def test_the_chain_rule_holds(world, documents):
-    """log P(text) is the sum of log P(next word | prefix), the end included: two ways through the same automaton."""
+    """log P(text) is the sum of log P(next word | prefix), the end included: three ways through the same automaton."""
     for tokens in [document.tokens for document in documents[:3]]:
         steps = [world.next_word(tokens[:t])[world.index[tokens[t]] + 5] for t in range(len(tokens))]
         steps.append(world.next_word(tokens)[3])
         assert np.log(steps).sum() == pytest.approx(world.log_prob(tokens), abs=1e-8)
+        assert world.surprisals(tokens) == pytest.approx(-np.log(steps), abs=1e-8)
 
 
 def test_runs_of_whole_sentences_from_anywhere_are_possible(world, documents):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 
 from . import IGNORE, OfTokens, Split
+from .masking import rare_repeats
 
 
 def shift_by_one(ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,14 +21,26 @@ def shift_by_one(ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class NextToken(OfTokens):
-    """The objective of GPT. A text of n tokens asks n + 1 questions at once, the last one whether it is over."""
+    """The objective of GPT. A text of n tokens asks n + 1 questions at once, the last one whether it is over.
 
-    floor = "next_token"
+    others: the share of the questions that are asked, but all are whose answer the text has said already and is at most
+    the share `rare` of a batch: names, above all. Raises ValueError for shares that are none.
+    """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Any, others: float = 1.0, rare: float = 0.01):
         """tokenizer: there to be made as other objectives are; it is not asked."""
+        for name, share in (("others", others), ("rare", rare)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}, but it is a share: give a number from 0 to 1")
+        self.others, self.rare = others, rare
+        self.floor = "next_token" if others == 1 else None
 
     def split(self, ids: Tensor, attention_mask: Tensor, generator: Generator | None = None) -> Split:
-        """Nothing is drawn: there is one way to split. ids, attention_mask: (batch, time) long, [CLS] text [SEP]."""
+        """At others = 1 nothing is drawn: there is one way to split. ids, attention_mask: (batch, time) long."""
         seen, targets = shift_by_one(ids, attention_mask)
+        if self.others < 1:
+            before = (ids[:, :, None] == ids[:, None, :]).tril(-1).any(-1)  # (batch, time): said before this place
+            again = (before & rare_repeats(ids, attention_mask, self.rare))[:, 1:]
+            drawn = torch.rand(targets.shape, generator=generator, device=ids.device) < self.others
+            targets = targets.masked_fill(~(again | drawn), IGNORE)
         return Split({"input_ids": seen}, targets)  # padding comes last, and no token looks ahead: no mask is needed

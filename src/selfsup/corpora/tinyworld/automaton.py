@@ -43,7 +43,10 @@ class Evidence:
 
 @dataclass
 class Layer:
-    """The places alive at one position. source, weight: the edges that led here, by row of the layer before."""
+    """The places alive at one position. source, weight: the edges that led here, by row of the layer before.
+
+    chance: P(this position's evidence | the evidence before it).
+    """
 
     state: np.ndarray
     valuation: np.ndarray
@@ -51,6 +54,7 @@ class Layer:
     source: np.ndarray
     target: np.ndarray
     weight: np.ndarray
+    chance: float
 
 
 class Automaton:
@@ -276,7 +280,7 @@ class Automaton:
                 places, flow = places[kept], flow[kept]
                 scale = flow.sum()
             state, valuation, mass = places >> 32, places & 0xFFFFFFFF, flow / scale
-            layers.append(Layer(state, valuation, mass, source, row, weight / scale))
+            layers.append(Layer(state, valuation, mass, source, row, weight / scale, float(scale)))
             total += np.log(scale)
         return layers, total
 
@@ -287,12 +291,15 @@ class Automaton:
 
     def log_prob(self, evidence: Evidence) -> float:
         """log P(evidence), in nats; raises Impossible where it is zero."""
-        layers, total = self.forward(evidence)
-        last = layers[-1]
-        end = float((last.mass * self.final[last.state]).sum())
+        return -float(self.surprisals(evidence).sum())
+
+    def surprisals(self, evidence: Evidence) -> np.ndarray:
+        """-log P(evidence at each position | the evidence before it), and of the end: (time + 1,) nats."""
+        layers, _ = self.forward(evidence)
+        end = float((layers[-1].mass * self.final[layers[-1].state]).sum())
         if not end > 0:
             raise Impossible(len(layers), None)
-        return total + float(np.log(end))
+        return -np.log([*(layer.chance for layer in layers), end])
 
     def tokens_given_rest(self, evidence: Evidence, positions: list[int], prune: float = 0.0) -> np.ndarray:
         """P(token | the evidence at all other positions), (len(positions), words).

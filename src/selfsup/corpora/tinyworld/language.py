@@ -187,6 +187,15 @@ class Language:
             raise ValueError("the text is empty: give at least one sentence")
         return self._automaton(whole).log_prob(self.evidence(tokens))
 
+    def surprisals(self, tokens: Sequence[str], whole: bool = False) -> np.ndarray:
+        """-log P(token | the tokens before it) of each token, and of the end of the text: (time + 1,) nats.
+
+        Raises Impossible where the text is.
+        """
+        if not len(tokens):
+            raise ValueError("the text is empty: give at least one sentence")
+        return self._automaton(whole).surprisals(self.evidence(tokens))
+
     def topic(self, tokens: Sequence[str], whole: bool = False) -> np.ndarray:
         """P(topic | text), (topics,) in the order of `data["topics"]`. Raises Impossible where P(text) is zero."""
         if not len(tokens):
