@@ -21,7 +21,7 @@ from .fine_tuning import side_by_side
 
 WORDS = Recipe(
     objective="next_token",
-    corpus_options={"n": 200_000},
+    corpus_options={"n": 512_000},  # none is read twice in 8,000 steps
     model={"layers": 2, "width": 64, "heads": 4, "feed_forward": 256, "segments": 0, "dropout": 0.0,
            "norm_eps": 1e-5, "init_std": 0.08},
     steps=2000,
@@ -35,6 +35,7 @@ LONGEST_PAST = 6  # tokens of an n-gram
 SIZES = (1, 16), (1, 32), (2, 32), (2, 48), (2, 64), (3, 64), (3, 96), (3, 128), (4, 128)  # layers, width
 STEPS = 125, 250, 500, 1000, 2000, 4000, 8000  # of the model of STEPPED
 STEPPED = 3, 64
+REPEATED = 64 * 2000  # width times steps
 RECURRENT = {"layers": 2, "width": 64}
 BY_SCHEME = {"Transformer": LanguageModel, "recurrent": RecurrentLanguageModel}
 
@@ -74,9 +75,9 @@ def weights(model: nn.Module) -> dict[str, int]:
 
 
 def predecessors(recipe: Recipe) -> Iterator[dict]:
-    """N-grams, a recurrent network and a Transformer on the same texts, each judged by the same held-out ones."""
+    """N-grams and a recurrent network, from as many texts as a run reads, judged by the same held-out ones."""
     corpus = corpus_of(recipe.corpus_options["n"])
-    ids, mask = pad([corpus.train[i] for i in range(len(corpus.train))], corpus.tokenizer)
+    ids, mask = pad([corpus.train[i] for i in range(recipe.steps * recipe.batch_size)], corpus.tokenizer)
     asked = corpus.held_out.select(range(recipe.evaluation_texts))
     for n in range(1, LONGEST_PAST + 1):
         model = NGram(len(corpus.tokenizer), n).fit(ids, mask)
@@ -84,16 +85,18 @@ def predecessors(recipe: Recipe) -> Iterator[dict]:
         yield {"model": "n-gram", "n": n, "weights": model.parameters_counted, "tokens": int(mask.sum()) - len(mask),
                "loss": score.loss, "accuracy": score.accuracy}
     recurrent = dataclasses.replace(recipe, model={**recipe.model, **RECURRENT})
-    jobs = [(kind, dataclasses.replace(one, seed=seed)) for seed in range(3)
-            for kind, one in (("recurrent", recurrent), ("Transformer", recipe))]
-    yield from side_by_side(one_run, jobs)
+    yield from side_by_side(one_run, [("recurrent", dataclasses.replace(recurrent, seed=seed)) for seed in range(3)])
 
 
 def scaling(recipe: Recipe) -> Iterator[dict]:
-    """Models of many sizes at equal steps, and one size at many numbers of steps, three seeds each."""
+    """Transformers of many sizes at equal steps, and one size at many numbers of steps.
+
+    Three seeds of each, but one of those that take longer than REPEATED.
+    """
     corpus_of(recipe.corpus_options["n"])  # before the processes part, so that they share it
     runs = [sized(recipe, *size) for size in SIZES]
     runs += [dataclasses.replace(sized(recipe, *STEPPED), steps=steps, evaluate_every=min(steps, recipe.evaluate_every))
              for steps in STEPS if steps != recipe.steps]
-    jobs = [("Transformer", dataclasses.replace(run, seed=seed)) for seed in range(3) for run in reversed(runs)]
+    jobs = [("Transformer", dataclasses.replace(run, seed=seed)) for run in reversed(runs)
+            for seed in range(3 if run.model["width"] * run.steps <= REPEATED else 1)]
     yield from side_by_side(one_run, jobs)
