@@ -21,7 +21,7 @@ from .fine_tuning import side_by_side
 
 WORDS = Recipe(
     objective="next_token",
-    corpus_options={"n": 512_000},  # none is read twice in 8,000 steps
+    corpus_options={"n": 512_000},  # no run reads a text twice
     model={"layers": 2, "width": 64, "heads": 4, "feed_forward": 256, "segments": 0, "dropout": 0.0,
            "norm_eps": 1e-5, "init_std": 0.08},
     steps=2000,
@@ -33,7 +33,7 @@ WORDS = Recipe(
 )
 LONGEST_PAST = 6  # tokens of an n-gram
 SIZES = (1, 16), (1, 32), (2, 32), (2, 48), (2, 64), (3, 64), (3, 96), (3, 128), (4, 128)  # layers, width
-STEPS = 125, 250, 500, 1000, 2000, 4000, 8000  # of the model of STEPPED
+STEPS = 125, 250, 500, 1000, 2000, 4000  # of the model of STEPPED
 STEPPED = 3, 64
 REPEATED = 64 * 2000  # width times steps
 RECURRENT = {"layers": 2, "width": 64}

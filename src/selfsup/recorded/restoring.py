@@ -28,15 +28,15 @@ RESTORING = Recipe(
     corpus_options={"n": 200_000, "sentinels": 16},
     model={"layers": 2, "width": 64, "heads": 4, "feed_forward": 256, "segments": 0, "dropout": 0.0,
            "norm_eps": 1e-5, "init_std": 0.08},
-    steps=2000,
+    steps=1000,
     batch_size=64,
     warmup=0.02,
     weight_decay=0.1,
-    evaluate_every=2000,
+    evaluate_every=1000,
     evaluation_texts=500,
 )
 READ = {"tags": 64, "questions": 256}  # what the encoder alone is fine-tuned for, and from how many labels
-WRITTEN = 1024  # questions whose answers encoder and decoder learn to write
+WRITTEN = 256  # questions whose answers encoder and decoder learn to write
 ASKED, TEST_SEED = 500, 50_000
 LONGEST = 40  # words of a text
 
