@@ -106,6 +106,7 @@ def test_has_an_open_and_a_hidden_check(name, task):
 
 ONE, TWO, THREE = "01_supervised_vs_self_supervised", "02_masking", "03_sentence_pairs"
 FOUR, FIVE = "04_fine_tuning", "05_embryology"
+SIX, SEVEN = "06_denoising", "07_next_token"
 WRONG = {
     "the word itself among its neighbours": (ONE, "windows", "is c itself", """
 def windows(words, reach=2):
@@ -1157,6 +1158,813 @@ def p_value(function, frequency, steps, edges, rng, draws=200):
     "the other world": (FIVE, "matched_difference", "made without an effect", """
 real = "B"
 """),
+    "a [MASK] where a word went": (SIX, "delete", "says where a word was", """
+def delete(text, rate, rng):
+    return [word if rng.random() >= rate else "[MASK]" for word in text], [*text, "[SEP]"]
+"""),
+    "the deleted words are the target": (SIX, "delete", "missing words alone", """
+def delete(text, rate, rng):
+    gone = rng.random(len(text)) < rate
+    return [w for w, out in zip(text, gone) if not out], [*(w for w, out in zip(text, gone) if out), "[SEP]"]
+"""),
+    "no end is written": (SIX, "delete", "no model learns to stop", """
+def delete(text, rate, rng):
+    return [word for word in text if rng.random() >= rate], list(text)
+"""),
+    "words off the given text": (SIX, "delete", "has changed", """
+def delete(text, rate, rng):
+    written = [*text, "[SEP]"]
+    for place in reversed(range(len(text))):
+        if rng.random() < rate:
+            del text[place]
+    return text, written
+"""),
+    "what is left is shuffled": (SIX, "delete", "keeps the order", """
+def delete(text, rate, rng):
+    left = rng.permutation(len(text))[: round((1 - rate) * len(text))]
+    return [text[place] for place in left], [*text, "[SEP]"]
+"""),
+    "a share that is always the same": (SIX, "delete", "the number varies", """
+def delete(text, rate, rng):
+    gone = rng.choice(len(text), round(rate * len(text)), replace=False)
+    return [word for place, word in enumerate(text) if place not in gone], [*text, "[SEP]"]
+"""),
+    "the rate is what stays": (SIX, "delete", "the share that goes", """
+def delete(text, rate, rng):
+    return [word for word in text if rng.random() < rate], [*text, "[SEP]"]
+"""),
+    "a list that shrinks under the loop": (SIX, "delete", "skips the next one", """
+def delete(text, rate, rng):
+    left = list(text)
+    for place, _ in enumerate(left):
+        if rng.random() < rate:
+            left.pop(place)
+    return left, [*text, "[SEP]"]
+"""),
+    "the first of two equal words": (SIX, "delete", "`list.remove` takes the first", """
+def delete(text, rate, rng):
+    left = list(text)
+    for word in text:
+        if rng.random() < rate:
+            left.remove(word)
+    return left, [*text, "[SEP]"]
+"""),
+    "chance from elsewhere": (SIX, "delete", "let `rng` draw", """
+def delete(text, rate, rng):
+    return [word for word in text if np.random.random() >= rate], [*text, "[SEP]"]
+"""),
+    "a mask a word": (SIX, "infill", "one stands for a whole span", """
+def infill(text, spans):
+    seen = list(text)
+    for start, length in reversed(spans):
+        seen[start : start + length] = ["[MASK]"] * max(length, 1)
+    return seen, [*text, "[SEP]"]
+"""),
+    "nothing for no word": (SIX, "infill", "length 0 is missing", """
+def infill(text, spans):
+    seen = list(text)
+    for start, length in reversed(spans):
+        if length:
+            seen[start : start + length] = ["[MASK]"]
+    return seen, [*text, "[SEP]"]
+"""),
+    "a word for no word": (SIX, "infill", "'beside' is gone", """
+def infill(text, spans):
+    seen = list(text)
+    for start, length in reversed(spans):
+        seen[start : start + max(length, 1)] = ["[MASK]"]
+    return seen, [*text, "[SEP]"]
+"""),
+    "places that have moved": (SIX, "infill", "from the last span to the first", """
+def infill(text, spans):
+    seen = list(text)
+    for start, length in spans:
+        seen[start : start + length] = ["[MASK]"]
+    return seen, [*text, "[SEP]"]
+"""),
+    "a length as if it were an end": (SIX, "infill", "a start and a *length*", """
+def infill(text, spans):
+    seen = list(text)
+    for start, length in reversed(spans):
+        seen[start:length] = ["[MASK]"]
+    return seen, [*text, "[SEP]"]
+"""),
+    "no word, but behind": (SIX, "infill", "comes *before* the word", """
+def infill(text, spans):
+    seen = list(text)
+    for start, length in reversed(spans):
+        seen[start + (not length) : start + (length or 1)] = ["[MASK]"]
+    return seen, [*text, "[SEP]"]
+"""),
+    "only what the masks hide": (SIX, "infill", "what was covered alone", """
+def infill(text, spans):
+    seen, written = list(text), []
+    for start, length in reversed(spans):
+        written[:0] = text[start : start + length]
+        seen[start : start + length] = ["[MASK]"]
+    return seen, [*written, "[SEP]"]
+"""),
+    "two masks made one": (SIX, "infill", "two spans side by side", """
+def infill(text, spans):
+    seen = list(text)
+    for start, length in reversed(spans):
+        seen[start : start + length] = ["[MASK]"]
+    merged = [word for i, word in enumerate(seen) if word != "[MASK]" or seen[i - 1 : i] != ["[MASK]"]]
+    return merged, [*text, "[SEP]"]
+"""),
+    "the covered text itself": (SIX, "infill", "has changed", """
+def infill(text, spans):
+    written = [*text, "[SEP]"]
+    for start, length in reversed(spans):
+        text[start : start + length] = ["[MASK]"]
+    return text, written
+"""),
+    "one name for all spans": (SIX, "sentinels", "a sentinel of its own", """
+def corrupt(text, spans):
+    seen, written = list(text), []
+    for start, length in reversed(spans):
+        seen[start : start + length] = ["<extra_id_0>"]
+        written[:0] = ["<extra_id_0>", *text[start : start + length]]
+    return seen, [*written, "<extra_id_1>", "[SEP]"]
+"""),
+    "a sentinel for each word": (SIX, "sentinels", "one sentinel stands for a whole span", """
+def corrupt(text, spans):
+    covered = [i for start, length in spans for i in range(start, start + length)]
+    names = {place: f"<extra_id_{number}>" for number, place in enumerate(covered)}
+    written = [token for place in covered for token in (names[place], text[place])]
+    return [names.get(i, word) for i, word in enumerate(text)], [*written, f"<extra_id_{len(covered)}>", "[SEP]"]
+"""),
+    "counted from the right": (SIX, "sentinels", "counted from the left", """
+def corrupt(text, spans):
+    seen, written = list(text), []
+    for number, (start, length) in enumerate(reversed(spans)):
+        seen[start : start + length] = [f"<extra_id_{number}>"]
+        written += [f"<extra_id_{number}>", *text[start : start + length]]
+    return seen, [*written, f"<extra_id_{len(spans)}>", "[SEP]"]
+"""),
+    "sentinels at places that have moved": (SIX, "sentinels", "what comes after it has moved", """
+def corrupt(text, spans):
+    seen, written = list(text), []
+    for number, (start, length) in enumerate(spans):
+        seen[start : start + length] = [f"<extra_id_{number}>"]
+        written += [f"<extra_id_{number}>", *text[start : start + length]]
+    return seen, [*written, f"<extra_id_{len(spans)}>", "[SEP]"]
+"""),
+    "the whole text, as in BART": (SIX, "sentinels", "as in BART", """
+bart = corrupt
+
+
+def corrupt(text, spans):
+    return bart(text, spans)[0], [*text, "[SEP]"]
+"""),
+    "what is to be seen is written": (SIX, "sentinels", "x′ still shows", """
+t5 = corrupt
+
+
+def corrupt(text, spans):
+    seen = t5(text, spans)[0]
+    return seen, [*seen, f"<extra_id_{len(spans)}>", "[SEP]"]
+"""),
+    "the last span never ends": (SIX, "sentinels", "closes the last span", """
+closed = corrupt
+
+
+def corrupt(text, spans):
+    seen, written = closed(text, spans)
+    return seen, [*written[:-2], "[SEP]"]
+"""),
+    "sentinels, but no end": (SIX, "sentinels", "comes last in x″", """
+ended = corrupt
+
+
+def corrupt(text, spans):
+    seen, written = ended(text, spans)
+    return seen, written[:-1]
+"""),
+    "the end put into the text": (SIX, "sentinels", "no word of the text", """
+tidy = restore
+
+
+def restore(seen, written):
+    return [*tidy(seen, written), written[-1]]
+"""),
+    "one word for each sentinel": (SIX, "sentinels", "may have several words", """
+def restore(seen, written):
+    word_of = dict(zip(written, written[1:]))
+    return [word_of.get(token, "") if token.startswith("<extra_id_") else token for token in seen]
+"""),
+    "spans in the order in which they come": (SIX, "sentinels", "not by the order", """
+def restore(seen, written):
+    spans = []
+    for token in written:
+        if token.startswith("<extra_id_"):
+            spans.append([])
+        elif token != "[SEP]":
+            spans[-1].append(token)
+    left = [spans.pop(0) if token.startswith("<extra_id_") else [token] for token in seen]
+    return [word for words in left for word in words]
+"""),
+    "names kept in the text": (SIX, "sentinels", "a sentinel is still there", """
+bare = restore
+
+
+def restore(seen, written):
+    both = [(token, f"kept{token}") for token in seen]
+    marked = [part for token, name in both for part in ((name, token) if token.startswith("<extra") else (token,))]
+    return [token.removeprefix("kept") for token in bare(marked, written)]
+"""),
+    "what is written used up": (SIX, "sentinels", "a list that it was given", """
+def restore(seen, written):
+    text = []
+    for token in seen:
+        if token.startswith("<extra_id_"):
+            written.pop(0)
+            while written and not written[0].startswith("<extra_id_"):
+                text.append(written.pop(0))
+        else:
+            text.append(token)
+    return text
+"""),
+    "the decoder reads its answer": (SIX, "force", "learns to copy", """
+def force(written, start, pad):
+    return written, written.masked_fill(written == pad, -100)
+"""),
+    "the decoder reads what comes after": (SIX, "force", "moved to the left", """
+def force(written, start, pad):
+    reads = torch.cat([written[:, 1:], torch.full_like(written[:, :1], pad)], 1)
+    return reads, written.masked_fill(written == pad, -100)
+"""),
+    "the end comes round": (SIX, "force", "came round to the front", """
+def force(written, start, pad):
+    return written.roll(1, 1), written.masked_fill(written == pad, -100)
+"""),
+    "start in front, and nothing goes": (SIX, "force", "so the last token goes", """
+def force(written, start, pad):
+    begin = torch.full_like(written[:, :1], start)
+    return torch.cat([begin, written], 1), written.masked_fill(written == pad, -100)
+"""),
+    "padding to be written": (SIX, "force", "taught to write it", """
+def force(written, start, pad):
+    begin = torch.full_like(written[:, :1], start)
+    return torch.cat([begin, written[:, :-1]], 1), written
+"""),
+    "−100 to be read": (SIX, "force", "has no embedding", """
+def force(written, start, pad):
+    targets = written.masked_fill(written == pad, -100)
+    return torch.cat([torch.full_like(written[:, :1], start), targets[:, :-1]], 1), targets
+"""),
+    "padding where it is read": (SIX, "force", "the first target was lost", """
+def force(written, start, pad):
+    reads = torch.cat([torch.full_like(written[:, :1], start), written[:, :-1]], 1)
+    return reads, written.masked_fill((written == pad) | (reads == pad), -100)
+"""),
+    "x″ overwritten": (SIX, "force", "`written` has changed", """
+def force(written, start, pad):
+    targets = written.masked_fill(written == pad, -100)
+    written[:, 1:] = written[:, :-1].clone()
+    written[:, 0] = start
+    return written, targets
+"""),
+    "each call knows the start alone": (SIX, "force", "all that was written so far", """
+def write(next_token, start, end, longest):
+    ids = []
+    while len(ids) < longest and end not in ids:
+        ids.append(next_token([start] if not ids else ids[-1:]))
+    return ids
+"""),
+    "start as a part of the text": (SIX, "force", "leave it out", """
+def write(next_token, start, end, longest):
+    ids = [start]
+    while len(ids) <= longest and end not in ids[1:]:
+        ids.append(next_token(ids))
+    return ids
+"""),
+    "the end thrown away": (SIX, "force", "belongs to the answer", """
+def write(next_token, start, end, longest):
+    ids = []
+    while len(ids) < longest:
+        token = next_token([start, *ids])
+        if token == end:
+            break
+        ids.append(token)
+    return ids
+"""),
+    "writing never stops": (SIX, "force", "goes on after `end`", """
+def write(next_token, start, end, longest):
+    ids = []
+    for _ in range(longest):
+        ids.append(next_token([start, *ids]))
+    return ids
+"""),
+    "a start that is the end": (SIX, "force", "is no end", """
+def write(next_token, start, end, longest):
+    ids = [start]
+    while len(ids) <= longest and ids[-1] != end:
+        ids.append(next_token(ids))
+    return ids[1:]
+"""),
+    "one token fewer": (SIX, "force", "`start` does not count", """
+def write(next_token, start, end, longest):
+    ids = [start]
+    while len(ids) < longest and end not in ids[1:]:
+        ids.append(next_token(ids))
+    return ids[1:]
+"""),
+    "columns that sum to one": (SIX, "cross_attention", "along the last axis", """
+def cross_attention(query, key, value, source_mask):
+    scores = query @ key.transpose(1, 2) / query.size(-1) ** 0.5
+    weights = scores.masked_fill(~source_mask[:, None], -1e9).softmax(1)
+    return weights @ value, weights
+"""),
+    "target words masked": (SIX, "cross_attention", "hides *source* places", """
+def cross_attention(query, key, value, source_mask):
+    scores = query @ key.transpose(1, 2) / query.size(-1) ** 0.5
+    weights = scores.masked_fill(~source_mask[:, :, None], -1e9).softmax(-1)
+    return weights @ value, weights
+"""),
+    "target words masked to nothing": (SIX, "cross_attention", "became NaN", """
+def cross_attention(query, key, value, source_mask):
+    scores = query @ key.transpose(1, 2) / query.size(-1) ** 0.5
+    weights = scores.masked_fill(~source_mask[:, :, None], -torch.inf).softmax(-1)
+    return weights @ value, weights
+"""),
+    "masked after the softmax": (SIX, "cross_attention", "before the softmax", """
+def cross_attention(query, key, value, source_mask):
+    weights = (query @ key.transpose(1, 2) / query.size(-1) ** 0.5).softmax(-1) * source_mask[:, None]
+    return weights @ value, weights
+"""),
+    "scores of nought": (SIX, "cross_attention", "e⁰ is 1", """
+def cross_attention(query, key, value, source_mask):
+    weights = (query @ key.transpose(1, 2) / query.size(-1) ** 0.5 * source_mask[:, None]).softmax(-1)
+    return weights @ value, weights
+"""),
+    "no mask at all": (SIX, "cross_attention", "padding of the source gets a weight", """
+def cross_attention(query, key, value, source_mask):
+    weights = (query @ key.transpose(1, 2) / query.size(-1) ** 0.5).softmax(-1)
+    return weights @ value, weights
+"""),
+    "a source that may not be seen": (SIX, "cross_attention", "a causal mask hides", """
+def cross_attention(query, key, value, source_mask):
+    scores = query @ key.transpose(1, 2) / query.size(-1) ** 0.5
+    may = source_mask[:, None] & torch.ones_like(scores, dtype=torch.bool).tril()
+    weights = scores.masked_fill(~may, -torch.inf).softmax(-1)
+    return weights @ value, weights
+"""),
+    "scores not scaled": (SIX, "cross_attention", "not divided by the root", """
+def cross_attention(query, key, value, source_mask):
+    weights = (query @ key.transpose(1, 2)).masked_fill(~source_mask[:, None], -torch.inf).softmax(-1)
+    return weights @ value, weights
+"""),
+    "a mixture of keys": (SIX, "cross_attention", "a mixture of the *values*", """
+attend = cross_attention
+
+
+def cross_attention(query, key, value, source_mask):
+    return attend(query, key, key, source_mask)
+"""),
+    "no end to be written": (SIX, "compare", "[SEP] is a target too", """
+def length(kind, words, hidden, spans):
+    return {"infilling": words, "spans": hidden + spans + 2, "mass": hidden}[kind]
+"""),
+    "only what was hidden": (SIX, "compare", "writes the whole text", """
+def length(kind, words, hidden, spans):
+    return {"infilling": hidden, "spans": hidden + spans + 2, "mass": hidden}[kind]
+"""),
+    "no last sentinel": (SIX, "compare", "closes the last span, *and* [SEP]", """
+def length(kind, words, hidden, spans):
+    return {"infilling": words + 1, "spans": hidden + spans + 1, "mass": hidden}[kind]
+"""),
+    "sentinels for nothing": (SIX, "compare", "sentinels are written too", """
+def length(kind, words, hidden, spans):
+    return {"infilling": words + 1, "spans": hidden, "mass": hidden}[kind]
+"""),
+    "a sentinel a word": (SIX, "compare", "not for a word", """
+def length(kind, words, hidden, spans):
+    return {"infilling": words + 1, "spans": 2 * hidden + 1, "mass": hidden}[kind]
+"""),
+    "MASS writes all": (SIX, "compare", "hidden words alone", """
+def length(kind, words, hidden, spans):
+    return {"infilling": words + 1, "spans": hidden + spans + 2, "mass": words}[kind]
+"""),
+    "the loss per hidden word": (SIX, "compare", "mean over all targets", """
+def mean_loss(kind, words, hidden, spans, copy, guess):
+    return (hidden * guess + (length(kind, words, hidden, spans) - hidden) * copy) / hidden
+"""),
+    "the loss in all": (SIX, "compare", "divide by the number of targets", """
+def mean_loss(kind, words, hidden, spans, copy, guess):
+    return hidden * guess + (length(kind, words, hidden, spans) - hidden) * copy
+"""),
+    "sentinels that cost nothing": (SIX, "compare", "cost `copy` each", """
+def mean_loss(kind, words, hidden, spans, copy, guess):
+    copied = words + 1 - hidden if kind == "infilling" else 0
+    return (hidden * guess + copied * copy) / length(kind, words, hidden, spans)
+"""),
+    "the lowest curve wins": (SIX, "compare", "most of what it writes is copied", """
+best = "A"
+"""),
+    "a question of half the text": (SIX, "compare", "work out what the others pay", """
+best = "C"
+"""),
+    "the target is what is read": (SEVEN, "shift", "learns to copy", """
+def shift(ids, attention_mask):
+    return ids[:, :-1], ids[:, :-1].masked_fill(attention_mask[:, :-1] == 0, -100)
+"""),
+    "what came before": (SEVEN, "shift", "shifted the wrong way", """
+def shift(ids, attention_mask):
+    return ids[:, 1:], ids[:, :-1].masked_fill(attention_mask[:, 1:] == 0, -100)
+"""),
+    "the beginning after the end": (SEVEN, "shift", "came round from the front", """
+def shift(ids, attention_mask):
+    return ids, ids.roll(-1, 1).masked_fill(attention_mask.roll(-1, 1) == 0, -100)
+"""),
+    "padding asked for": (SEVEN, "shift", "padding is asked for: −100", """
+def shift(ids, attention_mask):
+    return ids[:, :-1], ids[:, 1:]
+"""),
+    "the mask not shifted": (SEVEN, "shift", "that *follows* is padding", """
+def shift(ids, attention_mask):
+    return ids[:, :-1], ids[:, 1:].masked_fill(attention_mask[:, :-1] == 0, -100)
+"""),
+    "padding known by its id": (SEVEN, "shift", "only `attention_mask` can tell", """
+def shift(ids, attention_mask):
+    pads = ids[attention_mask == 0]
+    pad = int(pads[0]) if len(pads) else -1
+    return ids[:, :-1], ids[:, 1:].masked_fill(ids[:, 1:] == pad, -100)
+"""),
+    "−100 in what is read": (SEVEN, "shift", "has no embedding", """
+def shift(ids, attention_mask):
+    ids = ids.masked_fill(attention_mask == 0, -100)
+    return ids[:, :-1], ids[:, 1:]
+"""),
+    "padding overwritten": (SEVEN, "shift", "has changed", """
+def shift(ids, attention_mask):
+    seen = ids[:, :-1].clone()
+    ids[attention_mask == 0] = -100
+    return seen, ids[:, 1:]
+"""),
+    "the mask transposed": (SEVEN, "causal", "transposed", """
+def causal_mask(time):
+    return torch.ones(time, time, dtype=torch.bool).triu()
+"""),
+    "not even itself": (SEVEN, "causal", "nothing to share out", """
+def causal_mask(time):
+    return torch.ones(time, time, dtype=torch.bool).tril(-1)
+"""),
+    "where it may not look": (SEVEN, "causal", "are exchanged", """
+def causal_mask(time):
+    return torch.ones(time, time, dtype=torch.bool).triu(1)
+"""),
+    "one place too far": (SEVEN, "causal", "the answer to its question", """
+def causal_mask(time):
+    return torch.ones(time, time, dtype=torch.bool).tril(1)
+"""),
+    "a mask of the questions": (SEVEN, "causal", "one row for each that looks", """
+def causal_mask(time):
+    return torch.ones(time - 1, time - 1, dtype=torch.bool).tril()
+"""),
+    "ones and noughts": (SEVEN, "causal", "forbids nothing", """
+def causal_mask(time):
+    return torch.ones(time, time).tril()
+"""),
+    "one text under two names": (SEVEN, "causal", "copy it first", """
+def changed(model, ids, place, token):
+    other = ids
+    other[0, place] = token
+    return ((model(ids) - model(other)).abs().amax(-1)[0] > 1e-4).nonzero()[:, 0].tolist()
+"""),
+    "the given text changed": (SEVEN, "causal", "copy it first", """
+def changed(model, ids, place, token):
+    before = model(ids)
+    ids[0, place] = token
+    return ((model(ids) - before).abs().amax(-1)[0] > 1e-4).nonzero()[:, 0].tolist()
+"""),
+    "tokens compared, not logits": (SEVEN, "causal", "each later token looks at token 2", """
+def changed(model, ids, place, token):
+    other = ids.clone()
+    other[0, place] = token
+    return (ids != other)[0].nonzero()[:, 0].tolist()
+"""),
+    "what stays as it was": (SEVEN, "causal", "return those that change", """
+def changed(model, ids, place, token):
+    other = ids.clone()
+    other[0, place] = token
+    return ((model(ids) - model(other)).abs().amax(-1)[0] <= 1e-4).nonzero()[:, 0].tolist()
+"""),
+    "only from the place on": (SEVEN, "causal", "what the test is about", """
+def changed(model, ids, place, token):
+    other = ids.clone()
+    other[0, place] = token
+    difference = (model(ids) - model(other)).abs().amax(-1)[0]
+    return [t for t in range(place, ids.size(1)) if difference[t] > 1e-4]
+"""),
+    "what should change": (SEVEN, "causal", "one place ahead", """
+def changed(model, ids, place, token):
+    return list(range(place, ids.size(1)))
+"""),
+    "equal to the last digit": (SEVEN, "causal", "the order in which a kernel adds", """
+def changed(model, ids, place, token):
+    other = ids.clone()
+    other[0, place] = token
+    return (model(ids) != model(other)).any(-1)[0].nonzero()[:, 0].tolist()
+"""),
+    "only the winner": (SEVEN, "causal", "A change of *any* logit", """
+def changed(model, ids, place, token):
+    other = ids.clone()
+    other[0, place] = token
+    first, second = model(ids), model(other)
+    moved = (first.argmax(-1) != second.argmax(-1)) | ((first - second).abs().amin(-1) > 1e-4)
+    return moved[0].nonzero()[:, 0].tolist()
+"""),
+    "all logits must change": (SEVEN, "causal", "A change of *any* logit", """
+def changed(model, ids, place, token):
+    other = ids.clone()
+    other[0, place] = token
+    return ((model(ids) - model(other)).abs() > 1e-4).all(-1)[0].nonzero()[:, 0].tolist()
+"""),
+    "two to the power of nats": (SEVEN, "perplexity", "nats go with e", """
+def perplexity(losses):
+    return 2 ** (sum(sum(text) for text in losses) / sum(len(text) for text in losses))
+"""),
+    "the mean of perplexities": (SEVEN, "perplexity", "the mean of the losses first", """
+def perplexity(losses):
+    return float(np.mean([math.exp(loss) for text in losses for loss in text]))
+"""),
+    "a perplexity for each text": (SEVEN, "perplexity", "the mean of the losses first", """
+def perplexity(losses):
+    return float(np.mean([math.exp(np.mean(text)) for text in losses]))
+"""),
+    "short texts weigh as much": (SEVEN, "perplexity", "each text was weighed the same", """
+def perplexity(losses):
+    return math.exp(np.mean([np.mean(text) for text in losses]))
+"""),
+    "the mean loss for perplexity": (SEVEN, "perplexity", "is its exponential", """
+def perplexity(losses):
+    return float(np.mean(np.concatenate(losses)))
+"""),
+    "nats per byte": (SEVEN, "perplexity", "nats per byte", """
+def bits_per_byte(losses, texts):
+    return sum(sum(text) for text in losses) / sum(len(text.encode()) for text in texts)
+"""),
+    "times ln 2": (SEVEN, "perplexity", "where it should be divided", """
+def bits_per_byte(losses, texts):
+    return sum(sum(text) for text in losses) * math.log(2) / sum(len(text.encode()) for text in texts)
+"""),
+    "bits per token": (SEVEN, "perplexity", "bits per *token*", """
+def bits_per_byte(losses, texts):
+    return sum(sum(text) for text in losses) / math.log(2) / sum(len(text) for text in losses)
+"""),
+    "bits per character": (SEVEN, "perplexity", "bits per *character*", """
+def bits_per_byte(losses, texts):
+    return sum(sum(text) for text in losses) / math.log(2) / sum(len(text) for text in texts)
+"""),
+    "bits per word": (SEVEN, "perplexity", "bits per *word*", """
+def bits_per_byte(losses, texts):
+    return sum(sum(text) for text in losses) / math.log(2) / sum(len(text.split()) for text in texts)
+"""),
+    "texts of bits per byte": (SEVEN, "perplexity", "divide once", """
+def bits_per_byte(losses, texts):
+    return float(np.mean([sum(some) / math.log(2) / len(text.encode()) for some, text in zip(losses, texts)]))
+"""),
+    "the lower perplexity": (SEVEN, "perplexity", "four times as often", """
+better = "B"
+"""),
+    "short of p": (SEVEN, "nucleus", "the one that reaches 0.7", """
+def nucleus(logits, temperature, p):
+    probabilities, order = (logits / temperature).softmax(-1).sort(descending=True)
+    kept = probabilities * (probabilities.cumsum(-1) <= p)
+    return torch.zeros_like(kept).scatter(0, order, kept / kept.sum())
+"""),
+    "one token too many": (SEVEN, "nucleus", "the *fewest*", """
+def nucleus(logits, temperature, p):
+    probabilities, order = (logits / temperature).softmax(-1).sort(descending=True)
+    count = int((probabilities.cumsum(-1) < p).sum()) + 2
+    kept = probabilities * (torch.arange(len(logits)) < count)
+    return torch.zeros_like(kept).scatter(0, order, kept / kept.sum())
+"""),
+    "less than everything": (SEVEN, "nucleus", "divide by the sum", """
+def nucleus(logits, temperature, p):
+    probabilities, order = (logits / temperature).softmax(-1).sort(descending=True)
+    kept = probabilities * (probabilities.cumsum(-1) - probabilities < p)
+    return torch.zeros_like(kept).scatter(0, order, kept)
+"""),
+    "sorted for good": (SEVEN, "nucleus", "still sorted", """
+def nucleus(logits, temperature, p):
+    probabilities = (logits / temperature).softmax(-1).sort(descending=True).values
+    kept = probabilities * (probabilities.cumsum(-1) - probabilities < p)
+    return kept / kept.sum()
+"""),
+    "no token left": (SEVEN, "nucleus", "no token was left", """
+def nucleus(logits, temperature, p):
+    probabilities = (logits / temperature).softmax(-1)
+    kept = probabilities * (probabilities >= p)
+    return kept / kept.sum()
+"""),
+    "truncated to nothing": (SEVEN, "nucleus", "outside of the nucleus get 0", """
+def nucleus(logits, temperature, p):
+    return (logits / temperature).softmax(-1)
+"""),
+    "probabilities over temperature": (SEVEN, "nucleus", "divide the *logits*", """
+def nucleus(logits, temperature, p):
+    probabilities, order = (logits.softmax(-1) / temperature).sort(descending=True)
+    probabilities = probabilities / probabilities.sum()
+    kept = probabilities * (probabilities.cumsum(-1) - probabilities < p)
+    return torch.zeros_like(kept).scatter(0, order, kept / kept.sum())
+"""),
+    "times the temperature": (SEVEN, "nucleus", "flatter, not sharper", """
+def nucleus(logits, temperature, p):
+    probabilities, order = (logits * temperature).softmax(-1).sort(descending=True)
+    kept = probabilities * (probabilities.cumsum(-1) - probabilities < p)
+    return torch.zeros_like(kept).scatter(0, order, kept / kept.sum())
+"""),
+    "the nucleus first": (SEVEN, "nucleus", "first the temperature", """
+def nucleus(logits, temperature, p):
+    probabilities, order = logits.softmax(-1).sort(descending=True)
+    out = order[probabilities.cumsum(-1) - probabilities >= p]
+    return (logits / temperature).index_fill(0, out, -torch.inf).softmax(-1)
+"""),
+    "logits overwritten": (SEVEN, "nucleus", "`logits` has changed", """
+def nucleus(logits, temperature, p):
+    probabilities, order = (logits / temperature).softmax(-1).sort(descending=True)
+    logits[order[probabilities.cumsum(-1) - probabilities >= p]] = -torch.inf
+    return (logits / temperature).softmax(-1)
+"""),
+    "an exponential that overflows": (SEVEN, "nucleus", "softmax knows what to do", """
+def nucleus(logits, temperature, p):
+    weights = (logits / temperature).exp()
+    probabilities, order = (weights / weights.sum()).sort(descending=True)
+    kept = probabilities * (probabilities.cumsum(-1) - probabilities < p)
+    return torch.zeros_like(kept).scatter(0, order, kept / kept.sum())
+"""),
+    "one from each beginning": (SEVEN, "beam_step", "both may come from one", """
+def beam_step(totals, log_probs, beams):
+    best, tokens = (totals[:, None] + log_probs).max(1)
+    best, rows = best.topk(min(beams, len(best)))
+    return rows, tokens[rows], best
+"""),
+    "beginnings all alike": (SEVEN, "beam_step", "add what the beginning has", """
+def beam_step(totals, log_probs, beams):
+    best, place = log_probs.flatten().topk(beams)
+    return place // log_probs.size(1), place % log_probs.size(1), best
+"""),
+    "the step alone decides": (SEVEN, "beam_step", "totals count too", """
+def beam_step(totals, log_probs, beams):
+    place = log_probs.flatten().topk(beams).indices
+    rows, tokens = place // log_probs.size(1), place % log_probs.size(1)
+    return rows, tokens, totals[rows] + log_probs[rows, tokens]
+"""),
+    "logarithms multiplied": (SEVEN, "beam_step", "added, not multiplied", """
+def beam_step(totals, log_probs, beams):
+    best, place = (totals[:, None] * log_probs).flatten().topk(beams)
+    return place // log_probs.size(1), place % log_probs.size(1), best
+"""),
+    "token and beginning exchanged": (SEVEN, "beam_step", "mixes up", """
+def beam_step(totals, log_probs, beams):
+    best, place = (totals[:, None] + log_probs).flatten().topk(beams)
+    return place % log_probs.size(1), place // log_probs.size(1), best
+"""),
+    "divided by the beams": (SEVEN, "beam_step", "mixes up", """
+def beam_step(totals, log_probs, beams):
+    best, place = (totals[:, None] + log_probs).flatten().topk(beams)
+    return place % len(totals), place // len(totals), best
+"""),
+    "the worst first": (SEVEN, "beam_step", "the best comes first", """
+def beam_step(totals, log_probs, beams):
+    best, place = (totals[:, None] + log_probs).flatten().topk(beams)
+    best, place = best.flip(0), place.flip(0)
+    return place // log_probs.size(1), place % log_probs.size(1), best
+"""),
+    "what the last token cost": (SEVEN, "beam_step", "add what the beginning has", """
+def beam_step(totals, log_probs, beams):
+    place = (totals[:, None] + log_probs).flatten().topk(beams).indices
+    rows, tokens = place // log_probs.size(1), place % log_probs.size(1)
+    return rows, tokens, log_probs[rows, tokens]
+"""),
+    "all beams at the first step": (SEVEN, "beam_step", "all three beams go on", """
+def beam_step(totals, log_probs, beams):
+    best, place = (totals[:, None] + log_probs).flatten().topk(min(beams, 2 * len(totals)))
+    return place // log_probs.size(1), place % log_probs.size(1), best
+"""),
+    "no pair raised by one": (SEVEN, "bigram", "those of rows that never came", """
+def bigram(texts, vocab):
+    counts = np.zeros((vocab, vocab))
+    for text in texts:
+        np.add.at(counts, ([2, *text], [*text, 3]), 1)
+    return counts / counts.sum(1, keepdims=True)
+"""),
+    "only the rows that came": (SEVEN, "bigram", "raise *each* count", """
+def bigram(texts, vocab):
+    counts = np.zeros((vocab, vocab))
+    for text in texts:
+        np.add.at(counts, ([2, *text], [*text, 3]), 1)
+    counts[counts.sum(1) == 0] = 1
+    return counts / counts.sum(1, keepdims=True)
+"""),
+    "columns divided": (SEVEN, "bigram", "divide each row by its sum", """
+def bigram(texts, vocab):
+    counts = np.ones((vocab, vocab))
+    for text in texts:
+        np.add.at(counts, ([2, *text], [*text, 3]), 1)
+    return counts / counts.sum(0)
+"""),
+    "divided by what was seen": (SEVEN, "bigram", "must sum to one over all 8", """
+def bigram(texts, vocab):
+    counts = np.ones((vocab, vocab))
+    for text in texts:
+        np.add.at(counts, ([2, *text], [*text, 3]), 1)
+    return counts / np.maximum(counts.sum(1, keepdims=True) - vocab, 1)
+"""),
+    "one long text": (SEVEN, "bigram", "count within each", """
+def bigram(texts, vocab):
+    counts, text = np.ones((vocab, vocab)), sum(texts, [])
+    np.add.at(counts, ([2, *text], [*text, 3]), 1)
+    return counts / counts.sum(1, keepdims=True)
+"""),
+    "texts without an end": (SEVEN, "bigram", "the end is a token too", """
+def bigram(texts, vocab):
+    counts = np.ones((vocab, vocab))
+    for text in texts:
+        np.add.at(counts, ([2, *text[:-1]], text), 1)
+    return counts / counts.sum(1, keepdims=True)
+"""),
+    "texts without a beginning": (SEVEN, "bigram", "5 after [CLS]", """
+def bigram(texts, vocab):
+    counts = np.ones((vocab, vocab))
+    for text in texts:
+        np.add.at(counts, (text, [*text[1:], 3]), 1)
+    return counts / counts.sum(1, keepdims=True)
+"""),
+    "a pair counted once a text": (SEVEN, "bigram", "twice in one text counts twice", """
+def bigram(texts, vocab):
+    counts = np.ones((vocab, vocab))
+    for text in texts:
+        counts[[2, *text], [*text, 3]] += 1
+    return counts / counts.sum(1, keepdims=True)
+"""),
+    "a loss without its sign": (SEVEN, "bigram", "*minus* the logarithm", """
+def loss(table, texts):
+    return float(np.concatenate([np.log(table[[2, *text], [*text, 3]]) for text in texts]).mean())
+"""),
+    "bits for nats": (SEVEN, "bigram", "are bits", """
+def loss(table, texts):
+    return float(np.concatenate([-np.log2(table[[2, *text], [*text, 3]]) for text in texts]).mean())
+"""),
+    "the mean of the texts": (SEVEN, "bigram", "each text was weighed the same", """
+def loss(table, texts):
+    return float(np.mean([-np.log(table[[2, *text], [*text, 3]]).mean() for text in texts]))
+"""),
+    "the end not asked for": (SEVEN, "bigram", "the end of a text is a question", """
+def loss(table, texts):
+    return float(np.concatenate([-np.log(table[[2, *text[:-1]], text]) for text in texts]).mean())
+"""),
+    "the first word not asked for": (SEVEN, "bigram", "the first word is a question", """
+def loss(table, texts):
+    return float(np.concatenate([-np.log(table[text, [*text[1:], 3]]) for text in texts]).mean())
+"""),
+    "the logarithm of the mean": (SEVEN, "bigram", "not the mean of the logarithms", """
+def loss(table, texts):
+    return float(-np.log(np.concatenate([table[[2, *text], [*text, 3]] for text in texts]).mean()))
+"""),
+    "the answer among the words": (SEVEN, "bigram", "one word too long", """
+def truth(language, texts):
+    losses = []
+    for text in texts:
+        words = [language.words[i - 5] for i in text]
+        with np.errstate(divide="ignore"):
+            losses += [-np.log(language.next_word(words[: place + 1])[token]) for place, token in enumerate(text)]
+    return float(np.mean(losses))
+"""),
+    "the rules not asked for the end": (SEVEN, "bigram", "[SEP] its answer", """
+def truth(language, texts):
+    losses = []
+    for text in texts:
+        words = [language.words[i - 5] for i in text]
+        losses += [-np.log(language.next_word(words[:place])[token]) for place, token in enumerate(text)]
+    return float(np.mean(losses))
+"""),
+    "what is most probable": (SEVEN, "bigram", "the loss is that of the token that comes", """
+def truth(language, texts):
+    texts = [[language.words[i - 5] for i in text] for text in texts]
+    answers = [language.next_word(words[:place]) for words in texts for place in range(len(words) + 1)]
+    return float(np.mean([-np.log(answer.max()) for answer in answers]))
+"""),
+    "what it costs on average": (SEVEN, "bigram", "mean entropy of the answers", """
+def truth(language, texts):
+    texts = [[language.words[i - 5] for i in text] for text in texts]
+    answers = [language.next_word(words[:place]) for words in texts for place in range(len(words) + 1)]
+    return float(np.mean([-(answer[answer > 0] * np.log(answer[answer > 0])).sum() for answer in answers]))
+"""),
+    "nats per word": (SEVEN, "bigram", "over the number of words", """
+def truth(language, texts):
+    total = sum(language.log_prob([language.words[i - 5] for i in text]) for text in texts)
+    return -total / sum(map(len, texts))
+"""),
+    "the truth in bits": (SEVEN, "bigram", "are bits", """
+nats = truth
+
+
+def truth(language, texts):
+    return nats(language, texts) / math.log(2)
+"""),
 }
 
 
@@ -1215,3 +2023,23 @@ def test_the_given_evaluation_is_refused_and_each_mistake_alone():
     for wrong, right in mended.items():
         answer = answer.replace(wrong, right)
     assert grade(FIVE, "evaluate", answer) == []
+
+
+def test_the_three_runs_are_what_the_model_answer_says():
+    names = given(SIX, "compare", SETS[SIX][1]["compare"].solution)
+    costs = {}
+    for name, (kind, words, hidden, spans, mean) in names["runs"].items():
+        targets = names["length"](kind, words, hidden, spans)
+        costs[name] = (mean * targets - 0.01 * (targets - hidden)) / hidden
+        assert names["mean_loss"](kind, words, hidden, spans, 0.01, costs[name]) == pytest.approx(mean)
+    assert costs == pytest.approx({"A": 2.40, "B": 2.00, "C": 2.10}, abs=0.005)
+    assert min(costs, key=costs.get) == names["best"] != min(names["runs"], key=lambda name: names["runs"][name][-1])
+
+
+def test_the_bigrams_are_as_far_from_the_truth_as_the_model_answer_says():
+    names = given(SEVEN, "bigram", SETS[SEVEN][1]["bigram"].solution)
+    learned, held_out = names["learned"], names["held_out"]
+    losses = [names["loss"](names["bigram"](learned[:n], names["vocab"]), held_out) for n in (500, 5_000, 50_000)]
+    assert losses == pytest.approx([2.34, 1.89, 1.81], abs=0.01)
+    assert losses[-1] - names["truth"](names["language"], held_out) == pytest.approx(1.22, abs=0.01)
+    assert names["vocab"] ** 4 == pytest.approx(395e6, rel=0.01)
