@@ -8,10 +8,10 @@ const BEAT = 600; // ms a word
 const ABOUT = { // of each damage: its name, and what it does
   masking: ["Masking", "Some words become [MASK], one for one."],
   deletion: ["Deletion", "Some words are taken out, and nothing says where."],
-  infilling: ["Infilling", "Each lost span becomes one [MASK], whatever its length: three words, one, or none."],
+  infilling: ["Infilling", "Each lost span, of any length or none, becomes one [MASK]."],
   permutation: ["Permutation", "The sentences stand in another order."],
   rotation: ["Rotation", "The text begins at another word; what stood before it comes last."],
-  spans: ["Spans (T5)", "Each lost span becomes a sentinel of its own. Only these and their spans are written."],
+  spans: ["Spans (T5)", "Each lost span becomes a sentinel. Sentinels and lost words are written."],
   mass: ["MASS", "A run of words becomes [MASK]s. Only that run is written."],
 };
 const QUESTION = ["text", "kind", "rate", "seed", "look"];
@@ -33,13 +33,15 @@ export function readLink(fragment, anchor, kinds) {
   return { text, kind, rate, seed: Number(dice) };
 }
 
-/** A block's attention, and a head's, in words. */
+/** Whose attention is shown, in words: of all heads it is the mean. */
 export function lookName(look) {
   const [layer, head] = look.split(".");
-  return `layer ${layer}, ${head ? `head ${head}` : "mean of its heads"}`;
+  return `layer ${layer}, ${head ? `head ${head}` : "all heads"}`;
 }
 
-const named = (token) => (token === "[SEP]" ? "■ end" : token);
+const mark = (token) => /^(\[MASK\]|<extra_id_\d+>)$/.test(token);
+const short = (token) => token.replace(/^<extra_id_(\d+)>$/, "<$1>");
+const named = (token) => (token === null ? "nothing" : token === "[SEP]" ? "■ end" : short(token)); // of what is written
 
 let views = 0;
 
@@ -77,13 +79,12 @@ function render({ model, el }) {
   if (onPage) buttons.append(button("Copy link", () => copyLink(writeLink(model.get("anchor"), question()), say)));
   const note = make("p", { class: "ss-note", role: "status", hidden: true });
   const legend = make("div", { class: "ss-row ss-legend" }, key("seen", "x′ what the encoder reads"), key("hidden", "x″ the true words"),
-    key("model", "the model: what it writes, and where it looks"), key("truth", "✓ written as in x″"));
+    key("model", "the model: its words and its attention"), key("truth", "✓ written as in x″"));
   const seenTitle = make("p", { class: "ss-small" }), seen = make("ul", { class: "ss-words ss-looked", dir: "auto" });
   const targetTitle = make("p", { class: "ss-small" }), target = make("ul", { class: "ss-words ss-target", dir: "auto" });
   const player = button("Play", () => (playing ? stop() : play()), { class: "ss-play" });
-  const one = button("One word", () => { stop(); write(shown() + 1); });
-  const whole = button("To the end", () => { stop(); write(steps().length); });
-  const again = button("Start again", () => { stop(); write(0); });
+  const controls = [player, ...Object.entries({ "One word": () => shown() + 1, "To the end": () => steps().length, "Start again": () => 0 })
+    .map(([text, count]) => button(text, () => { stop(); write(count()); }))];
   const told = make("p", { class: "ss-small" });
   const writtenTitle = make("p", { class: "ss-small" }, "What the decoder writes. Touch a word to see its choices and its attention:");
   const written = make("ul", { class: "ss-words ss-written", dir: "auto", "aria-label": "What the decoder writes" });
@@ -91,14 +92,14 @@ function render({ model, el }) {
   const table = make("table", { class: "ss-bars", "aria-label": "The model's choices at this word" }, body);
   const head = make("select", { id: `ss-look-${view}`, onchange: () => set({ look: head.value }) },
     ...looks.map((look) => make("option", { value: look }, lookName(look))));
-  const card = make("div", { class: "ss-card" }, title, table, verdict, labelled("Attention shown", head));
+  const card = make("div", { class: "ss-card" }, title, table, verdict, labelled("Attention of", head));
   const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
   const root = make("section", { class: "selfsup ss-restore", "aria-label": "A damaged text and a model that restores it" },
     make("div", { class: "ss-texts" }, ...(examples.length ? [labelled("A text of Tinyworld", ready)] : []), labelled("x, the text: write your own", field)),
     make("div", { class: "ss-row" }, ways), about, make("div", { class: "ss-row ss-last" }, setting, buttons), note, legend,
     make("div", { class: "ss-sides" },
       make("div", {}, seenTitle, seen, targetTitle, target,
-        make("div", { class: "ss-row" }, make("div", { class: "ss-buttons" }, player, one, whole, again), told), writtenTitle, written),
+        make("div", { class: "ss-row ss-player" }, make("div", { class: "ss-buttons" }, ...controls), told), writtenTitle, written),
       card), spoken);
   root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys typed here are not commands
   el.replaceChildren(root);
@@ -193,9 +194,6 @@ function render({ model, el }) {
     head.value = model.get("look");
   }
 
-  const mark = (token) => /^(\[MASK\]|<extra_id_\d+>)$/.test(token);
-  const short = (token) => token.replace(/^<extra_id_(\d+)>$/, "<$1>"); // as T5's paper writes <X>
-
   /** What the answer says, before any word is written. */
   function showTexts() {
     const kind = model.get("kind"), part = kind === "spans" || kind === "mass";
@@ -206,11 +204,12 @@ function render({ model, el }) {
     targetTitle.textContent = part ? "x″, what the decoder must write:" : "x″, what the decoder must write: the whole text, as it was.";
     target.hidden = !part;
     target.replaceChildren(...(part ? model.get("target") : []).map((token) => make("li", {},
-      make("span", { class: `ss-word ss-answer${mark(token) ? " ss-token" : ""}` }, make("bdi", {}, short(named(token)))))));
+      make("span", { class: `ss-word ss-answer${mark(token) ? " ss-token" : ""}` }, make("bdi", {}, named(token))))));
     written.replaceChildren(...steps().map((_, i) => make("li", {}, button("", () => lookAt(i), { onfocus: () => lookAt(i) }))));
   }
 
   const right = ({ word, true: real }) => word === real;
+  const verdictOf = (step) => (right(step) ? "right" : `wrong, x″ has ${named(step.true)} here`);
 
   /** How far the writing is, and where the decoder looks. */
   function showWriting() {
@@ -218,44 +217,42 @@ function render({ model, el }) {
     [...written.children].forEach((item, i) => {
       const step = list[i], box = item.firstChild, done = i < count;
       item.style.visibility = i <= count ? "" : "hidden"; // it keeps its place, so that nothing moves
-      const under = right(step) ? "✓" : `✗ ${step.true === null ? "nothing" : short(named(step.true))}`;
+      const word = named(step.word), under = right(step) ? "✓" : `✗ ${named(step.true)}`;
       box.className = `ss-word ${done ? (right(step) ? "ss-right" : "ss-wrong") : "ss-writing"}`;
       box.setAttribute("aria-pressed", String(i === at));
-      box.setAttribute("aria-label", done ? `${named(step.word)}, ${right(step) ? "right" : `wrong: ${step.true === null ? "the text has ended" : named(step.true)}`}` : `word ${i + 1}, not yet written`);
-      const word = short(named(step.word));
+      box.setAttribute("aria-label", done ? `${word}, ${verdictOf(step)}` : `word ${i + 1}, not yet written`);
       fillWord(box, word.length > under.length ? word : under, done ? word : "…", done ? under : "", mark(step.word));
     });
     const good = list.slice(0, count).filter(right).length, over = count === list.length && count > 0;
     told.textContent = !list.length ? "" : over
       ? good === list.length ? `Restored, all ${good} tokens.` : `Done: ${good} of ${count} tokens as in x″.`
-      : `${count} written, ${good} as in x″.`;
-    for (const control of [player, one, whole, again]) control.disabled = !list.length;
+      : count ? `${count} written, ${good} as in x″.` : "Nothing is written yet.";
+    for (const control of controls) control.disabled = !list.length;
     showStep(list[at], at, count);
     speak();
   }
 
   /** The choices and the attention at one word. */
   function showStep(step, at, count) {
-    const writes = at < count, what = !step ? "" : writes ? `at “${short(named(step.word))}”` : `at word ${at + 1}, before it is written`;
-    seenTitle.textContent = `x′, what the encoder reads${step ? `. Shaded: where the decoder looks ${what}` : ""}:`;
+    seenTitle.textContent = `x′, what the encoder reads${step ? `. Shaded: where the decoder looks for word ${at + 1}` : ""}:`;
     [...seen.children].forEach((item, i) => {
       const token = model.get("seen")[i], box = item.firstChild, share = step?.look[i] ?? 0;
-      box.style.setProperty("--share", `${Math.round(75 * share)}%`);
-      fillWord(box, short(token), short(token), share >= 0.02 ? percent(share) : "", mark(token) || /^\[/.test(token));
+      box.style.setProperty("--share", `${Math.round(80 * Math.sqrt(share))}%`); // so that small shares can be told apart
+      fillWord(box, short(token), short(token), share >= 0.01 ? `${Math.round(100 * share)}%` : "", mark(token) || /^\[/.test(token));
     });
     card.hidden = !step;
     if (!step) return;
-    title.replaceChildren(make("span", {}, `Word ${at + 1}`), make("span", { class: "ss-small" }, writes ? " what the model chose from" : " what the model may write"));
+    title.replaceChildren(`Word ${at + 1}`, make("span", { class: "ss-small" }, at < count ? ", and what it could be" : ", not yet written"));
     body.replaceChildren(...step.chances.map(([token, p]) => {
       const bar = make("span", { class: "ss-bar ss-bar-model" });
       bar.hidden = p === 0;
       bar.style.width = `${100 * p}%`;
-      const real = token === step.true, label = make("th", { scope: "row", title: token }, make("bdi", {}, clip(short(named(token)))));
+      const real = token === step.true, label = make("th", { scope: "row", title: token }, make("bdi", {}, clip(named(token))));
       if (real) label.prepend("▸ ");
       return make("tr", { class: real ? "ss-real" : "" }, label, make("td", { "aria-hidden": "true" }, bar),
         make("td", {}, make("span", { class: "ss-number ss-model-text" }, percent(p))));
     }));
-    verdict.replaceChildren(...(step.true === null ? ["x″ has ended here."] : ["▸ x″ has ", make("bdi", { class: "ss-hidden-text" }, short(named(step.true))), " here."]));
+    verdict.replaceChildren(...(step.true === null ? ["x″ has ended here."] : ["▸ x″ has ", make("bdi", { class: "ss-hidden-text" }, named(step.true)), " here."]));
   }
 
   function speak() {
@@ -265,9 +262,9 @@ function render({ model, el }) {
       const step = steps()[now()];
       if (!step) return;
       const most = step.look.map((share, i) => [share, model.get("seen")[i]]).sort(([a], [b]) => b - a).slice(0, 3)
-        .map(([share, token]) => `${token} ${percent(share)}`).join(", ");
-      const word = now() < shown() ? `${named(step.word)}, ${right(step) ? "right" : `wrong, the true word is ${named(step.true ?? "none")}`}.` : `Word ${now() + 1} comes next.`;
-      spoken.textContent = `${word} The decoder looks at ${most}. ${now() === shown() - 1 || shown() === steps().length ? told.textContent : ""}`;
+        .map(([share, token]) => `${token} ${Math.round(100 * share)}%`).join(", ");
+      const last = steps()[chosen ?? shown() - 1], word = last ? `${named(last.word)}, ${verdictOf(last)}. ` : "";
+      spoken.textContent = `${word}For word ${now() + 1} the decoder looks at ${most}. ${chosen === null ? told.textContent : ""}`;
     }, 250);
   }
 
