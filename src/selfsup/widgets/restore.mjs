@@ -14,7 +14,7 @@ const ABOUT = { // of each damage: its name, and what it does
   spans: ["Spans (T5)", "Each lost span becomes a sentinel. Sentinels and lost words are written."],
   mass: ["MASS", "A run of words becomes [MASK]s. Only that run is written."],
 };
-const QUESTION = ["text", "kind", "rate", "seed", "look"];
+const DAMAGE = ["text", "kind", "rate", "seed"], QUESTION = [...DAMAGE, "look"];
 
 export function writeLink(anchor, { text, kind, rate, seed }) {
   return `#${new URLSearchParams({ w: anchor, s: text.slice(0, LONGEST_LINK), k: kind, r: rate ?? "", d: seed })}`;
@@ -78,16 +78,16 @@ function render({ model, el }) {
     button("Reset", () => set(initial)));
   if (onPage) buttons.append(button("Copy link", () => copyLink(writeLink(model.get("anchor"), question()), say)));
   const note = make("p", { class: "ss-note", role: "status", hidden: true });
-  const legend = make("div", { class: "ss-row ss-legend" }, key("seen", "x′ what the encoder reads"), key("hidden", "x″ the true words"),
-    key("model", "the model: its words and its attention"), key("truth", "✓ written as in x″"));
-  const seenTitle = make("p", { class: "ss-small" }), seen = make("ul", { class: "ss-words ss-looked", dir: "auto" });
-  const targetTitle = make("p", { class: "ss-small" }), target = make("ul", { class: "ss-words ss-target", dir: "auto" });
+  const legend = make("div", { class: "ss-row ss-legend" }, key("seen", "x′"), key("hidden", "x″"), key("model", "the model"), key("truth", "✓ as in x″"));
+  const list = (kind, label) => make("ul", { class: `ss-words ss-${kind}`, dir: "auto", "aria-label": label });
+  const seenTitle = make("p", { class: "ss-small" }), seen = list("looked", "x′, with each token's share of the decoder's attention");
+  const targetTitle = make("p", { class: "ss-small" }), target = list("target", "x″");
   const player = button("Play", () => (playing ? stop() : play()), { class: "ss-play" });
   const controls = [player, ...Object.entries({ "One word": () => shown() + 1, "To the end": () => steps().length, "Start again": () => 0 })
     .map(([text, count]) => button(text, () => { stop(); write(count()); }))];
   const told = make("p", { class: "ss-small" });
   const writtenTitle = make("p", { class: "ss-small" }, "What the decoder writes. Touch a word to see its choices and its attention:");
-  const written = make("ul", { class: "ss-words ss-written", dir: "auto", "aria-label": "What the decoder writes" });
+  const written = list("written", "What the decoder writes");
   const title = make("p", { class: "ss-title" }), body = make("tbody"), verdict = make("p", { class: "ss-loss" });
   const table = make("table", { class: "ss-bars", "aria-label": "The model's choices at this word" }, body);
   const head = make("select", { id: `ss-look-${view}`, onchange: () => set({ look: head.value }) },
@@ -110,16 +110,11 @@ function render({ model, el }) {
       clearTimeout(typing);
       typing = null;
     }
-    const asks = QUESTION.filter((one) => one in changes && changes[one] !== model.get(one));
-    if (asks.some((one) => one !== "look")) { // another writing, from its first word
-      stop();
-      chosen = null;
-      model.set("shown", 0);
-    }
+    const asks = QUESTION.some((one) => one in changes && changes[one] !== model.get(one));
     for (const [one, value] of Object.entries(changes)) model.set(one, value);
     try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
     showQuestion();
-    if (!asks.length) return;
+    if (!asks) return;
     root.setAttribute("aria-busy", "true");
     if (onPage) return;
     clearTimeout(patience);
@@ -237,12 +232,12 @@ function render({ model, el }) {
     seenTitle.textContent = `x′, what the encoder reads${step ? `. Shaded: where the decoder looks for word ${at + 1}` : ""}:`;
     [...seen.children].forEach((item, i) => {
       const token = model.get("seen")[i], box = item.firstChild, share = step?.look[i] ?? 0;
-      box.style.setProperty("--share", `${Math.round(80 * Math.sqrt(share))}%`); // so that small shares can be told apart
+      box.style.setProperty("--share", `${Math.round(60 * Math.sqrt(share))}%`); // so that small shares can be told apart
       fillWord(box, short(token), short(token), share >= 0.01 ? `${Math.round(100 * share)}%` : "", mark(token) || /^\[/.test(token));
     });
     card.hidden = !step;
     if (!step) return;
-    title.replaceChildren(`Word ${at + 1}`, make("span", { class: "ss-small" }, at < count ? ", and what it could be" : ", not yet written"));
+    title.replaceChildren(`Word ${at + 1}`, make("span", { class: "ss-small" }, at < count ? ", written" : ", not yet written"));
     body.replaceChildren(...step.chances.map(([token, p]) => {
       const bar = make("span", { class: "ss-bar ss-bar-model" });
       bar.hidden = p === 0;
@@ -292,8 +287,14 @@ function render({ model, el }) {
   };
 
   const changed = () => { showQuestion(); if (onPage) askEngine(); };
+  const anew = () => { // another writing begins with its first word
+    stop();
+    chosen = null;
+    model.set("shown", 0);
+  };
   const noted = () => say(model.get("note"));
   for (const one of QUESTION) model.on(`change:${one}`, changed);
+  for (const one of DAMAGE) model.on(`change:${one}`, anew);
   model.on("change:shown", showWriting);
   model.on("change:answered", answered);
   model.on("change:note", noted);
@@ -309,6 +310,7 @@ function render({ model, el }) {
     for (const timer of [patience, typing, speaking]) clearTimeout(timer);
     window.removeEventListener("hashchange", followLink);
     for (const one of QUESTION) model.off(`change:${one}`, changed);
+    for (const one of DAMAGE) model.off(`change:${one}`, anew);
     model.off("change:shown", showWriting);
     model.off("change:answered", answered);
     model.off("change:note", noted);

@@ -304,10 +304,10 @@ def _trained_on(name: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:
 
 @lru_cache(maxsize=1)
 def openings(n: int = 4) -> tuple[str, ...]:
-    """The first three sentences of n documents of Tinyworld, where these have at most 32 words."""
+    """The first three sentences of n documents of Tinyworld, where these have at most 27 words."""
     language, found = tinyworld.load("world"), []
-    for document in language.documents(4 * n, seed=5):
+    for document in language.documents(8 * n, seed=10):
         _, end = document.sentences[2]
-        if end <= 32 and len(found) < n:
+        if 20 <= end <= 27 and len(found) < n:
             found.append(language.render(document.tokens[:end]))
     return tuple(found)
