@@ -232,7 +232,7 @@ function render({ model, el }) {
     seenTitle.textContent = `x′, what the encoder reads${step ? `. Shaded: where the decoder looks for word ${at + 1}` : ""}:`;
     [...seen.children].forEach((item, i) => {
       const token = model.get("seen")[i], box = item.firstChild, share = step?.look[i] ?? 0;
-      box.style.setProperty("--share", `${Math.round(60 * Math.sqrt(share))}%`); // so that small shares can be told apart
+      box.style.setProperty("--share", `${Math.round(85 * Math.sqrt(share))}%`); // so that small shares can be told apart
       fillWord(box, short(token), short(token), share >= 0.01 ? `${Math.round(100 * share)}%` : "", mark(token) || /^\[/.test(token));
     });
     card.hidden = !step;
