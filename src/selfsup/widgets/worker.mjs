@@ -1,7 +1,7 @@
 // Answers the widgets' questions with the engine, away from the page's own thread.
 // The kernel answers the same questions with the same words: `answer` mirrors `answer` in __init__.py, `judge` mirrors
-// `judge` in pairs.py, `consult` mirrors `consult` in specialists.py, `nextWord` mirrors `next_word` in next_word.py, and `restore` mirrors
-// `restore` in restore.py.
+// `judge` in pairs.py, `consult` mirrors `consult` in specialists.py, `nextWord` mirrors `next_word` in next_word.py, and
+// `restore` mirrors `restore` in restore.py.
 
 import { damage, places, sentences } from "./damage.mjs";
 
