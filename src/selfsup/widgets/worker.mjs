@@ -1,6 +1,9 @@
 // Answers the widgets' questions with the engine, away from the page's own thread.
 // The kernel answers the same questions with the same words: `answer` mirrors `answer` in __init__.py, `judge` mirrors
-// `judge` in pairs.py, `consult` mirrors `consult` in specialists.py, and `nextWord` mirrors `next_word` in next_word.py.
+// `judge` in pairs.py, `consult` mirrors `consult` in specialists.py, `nextWord` mirrors `next_word` in next_word.py, and
+// `restore` mirrors `restore` in restore.py.
+
+import { damage, places, sentences } from "./damage.mjs";
 
 export const MOST_WORDS = 64;
 const SEED_STEP = 7919, PIECE_STEP = 104729;
@@ -324,6 +327,58 @@ export function nextWord({ beginning, growing }, { model, tokenizer, language, s
   return { ...found, logits: rounded, truth: exact ? Array.from(exact) : [], tree, note: notes.join(" ") };
 }
 
+const TOP = 5, EXTRA = 10; // choices a word; words more than x″ has, after which the model is stopped
+
+/** @param {object} question  {damaged, kind, rate, seed, look}: a text, what is done to it, and whose attention is told
+ *  @param {object} parts  {model: Bart, tokenizer, softmax}
+ *  @returns {object} the traits of the answer: words, seen, target, steps, note */
+export function restore({ damaged, kind, rate, seed, look }, { model, tokenizer, softmax }) {
+  const [pad, unknown, cls, end, mask] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map((token) => tokenizer.id(token));
+  const idsOf = (tokens) => tokens.flatMap((token) => tokenizer.vocab.get(token) ?? []);
+  const sentinels = idsOf(tokenizer.special.filter((token) => token.startsWith("<extra_id_"))).sort((a, b) => a - b);
+  const marks = { mask, sentinels, fullStops: idsOf([".", "!", "?"]), quote: tokenizer.vocab.get('"') };
+  const never = [pad, unknown, cls, mask], strange = [pad, cls, end, ...sentinels];
+  const names = (ids) => ids.map((id) => tokenizer.tokens[id]);
+  const read = tokenizer.words(damaged), all = read.flatMap((word) => word.ids).filter((id) => !strange.includes(id));
+  const room = Math.floor((model.config.max_position_embeddings - EXTRA - 2) / 2), ids = all.slice(0, room), notes = [];
+  if (ids.length < all.length) notes.push(`The model reads the first ${room} of ${all.length} words.`);
+  const strangers = [...new Set(read.filter((word) => word.ids[0] === unknown).map(({ text }) => text))];
+  if (strangers.length) notes.push(`The model does not know ${quote(strangers)}: it reads [UNK] there.`);
+  if (ids.includes(mask)) notes.push("A [MASK] of your own has no true word.");
+  if (kind === "permutation" && sentences(ids, marks).length === 1) notes.push("A permutation needs two sentences: write one more.");
+  if (!ids.length) {
+    notes.push("There is no text to damage yet: write one.");
+    return { words: [], seen: [], target: [], steps: [], note: notes.join(" ") };
+  }
+
+  const { seen, target, before } = damage(ids, kind, rate, seed, marks), known = kind === "mass";
+  const x = [cls, ...seen, end], memory = model.read(x), cache = model.start();
+  const [layer, head] = look.split("."), told = known ? target : [...target, end];
+  const written = [], steps = [];
+  let next = [cls, ...Array(before).fill(mask)];
+  while (written.length < target.length + (known ? 0 : EXTRA) && next[0] !== end) {
+    const looks = [], logits = model.next(next, memory, cache, false, looks);
+    const chances = softmax(Array.from(logits, (logit, id) => (never.includes(id) ? -Infinity : logit)));
+    const heads = looks[layer - 1].map((one) => one.subarray(-x.length)), some = head ? [heads[head - 1]] : heads;
+    const share = x.map((_, k) => some.reduce((sum, one) => sum + one[k], 0) / some.length);
+    const top = best(chances, TOP);
+    steps.push({ top, chances, look: share.map((one) => Math.round(one * 1e4) / 1e4) });
+    written.push(top[0]);
+    next = [top[0]];
+  }
+  const where = places(written, told);
+  if (!known && written.at(-1) !== end) notes.push(`The model finds no end: it was stopped after ${written.length} words.`);
+  return {
+    words: names(ids), seen: names(x), target: names(told), note: notes.join(" "),
+    steps: steps.map(({ top, chances, look }, i) => {
+      const real = told[where[i]];
+      if (real !== undefined && !top.includes(real)) top[TOP - 1] = real;
+      return { word: tokenizer.tokens[written[i]], true: tokenizer.tokens[real] ?? null,
+        chances: top.map((id) => [tokenizer.tokens[id], chances[id]]), look };
+    }),
+  };
+}
+
 const loaded = new Map();
 
 async function get(url, kind) {
@@ -388,6 +443,7 @@ export async function handle({ assets, question }) {
     return consult(question, { ...parts, specialists });
   }
   if ("beginning" in question) return nextWord(question, parts);
+  if ("damaged" in question) return restore(question, parts);
   return "about" in question ? judge(question, parts) : answer(question, parts);
 }
 
