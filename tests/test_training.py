@@ -21,9 +21,11 @@ from run_training import alphabet, small_model
 from safetensors.torch import load_file
 
 from selfsup import training
-from selfsup.corpora import Texts
+from selfsup.corpora import Corpus, Texts
+from selfsup.models import LanguageModel, TransformerConfig
 from selfsup.models.hugging_face import BERT
 from selfsup.objectives.masking import Masking
+from selfsup.objectives.next_token import NextToken
 from selfsup.training import (
     CHECKPOINT,
     LOG,
@@ -199,6 +201,37 @@ def test_texts_of_like_length_share_a_batch():
     assert real / places > 0.97, f"{1 - real / places:.0%} of the places are padding"
     longest = [batches[step][0].shape[1] for step in range(len(batches))]
     assert longest != sorted(longest), "long texts must not come last in every epoch"
+
+
+def test_weights_make_the_mean_over_batches_one_over_tokens():
+    lengths = np.random.default_rng(0).integers(1, 60, 400)
+    batches = Batches(texts_of(lengths), TOKENIZER, 16, seed=0)
+    sums, counts, weights = [], [], []
+    for step in range(len(batches)):
+        ids, mask = batches[step]
+        ends = mask.sum(1) - 1  # of each text its tokens and [SEP]; as if each cost its place in the text
+        sums.append(float((ends * (ends + 1) / 2).sum()))
+        counts.append(float(ends.sum()))
+        weights.append(batches.weight(step))
+    per_batch = [weight * total / count for weight, total, count in zip(weights, sums, counts)]
+    assert np.mean(weights) == pytest.approx(1) and np.mean(per_batch) == pytest.approx(sum(sums) / sum(counts))
+
+
+def test_who_weighs_every_token_alike_learns_when_a_text_ends():
+    """After each token a text ends with chance 0.1. Batches of like length hide that, where each weighs the same."""
+    lengths = np.random.default_rng(0).geometric(0.1, 3000).clip(max=60)
+    corpus = Corpus("a", TOKENIZER, *(Texts.from_list([[5] * n for n in part]) for part in (lengths, lengths[:50])))
+    chances = {}
+    for average in ("batch", "token"):
+        recipe = Recipe(steps=150, batch_size=32, average=average, learning_rate=0.02, evaluate_every=150, warmup=0.1)
+        torch.manual_seed(0)
+        shape = dict(layers=1, width=8, heads=1, feed_forward=8, segments=0, dropout=0.0)
+        model = LanguageModel(TransformerConfig(len(TOKENIZER), **shape))
+        train(model, NextToken(TOKENIZER), corpus, recipe, progress=False)
+        with torch.no_grad():
+            told = model.eval()(torch.tensor([[CLS, *[5] * 10]]))[0, 1:].softmax(-1)
+        chances[average] = float(told[:, SEP].mean())
+    assert abs(chances["token"] - 0.1) < 0.02 < 0.05 < chances["batch"] - 0.1, chances
 
 
 def test_no_texts_no_batches():

@@ -85,6 +85,7 @@ _CHANGES = (
     ("model", dict, "such as layers=4, on top of the recipe's shape"),
     ("steps", int, "how many batches to learn from"),
     ("batch-size", int, "sequences in a batch"),
+    ("average", str, "batch or token: whether every batch weighs the same in training, or every token"),
     ("learning-rate", float, "of embeddings, head, norms and biases"),
     ("matrix-learning-rate", float, "of the blocks' matrices, by Muon; 0: AdamW for them too"),
     ("schedule", str, "trapezoid or one-cycle"),

@@ -38,14 +38,16 @@ from .tokenization import begins_word, write_atomically
 class Recipe:
     """Everything that decides what a run learns; equal recipes give equal weights on equal machines.
 
-    objective, corpus: names, with `…_options` for their loaders. phases: what changes of the objective's options
-    or of weight_decay, and from which share of the steps on: {"0": {"rate": 0.1}, "0.5": {}} covers less in the first
-    half. model: the encoder's shape, by a name that the course knows or in numbers (layers, width, heads,
-    feed_forward, …). batch_size: sequences a step, over all processes. learning_rate: of embeddings, head, norms and
-    biases (AdamW). matrix_learning_rate: of the matrices inside the blocks (Muon); 0 gives them to AdamW too.
-    schedule: "trapezoid" (rise over `warmup`, hold, fall to 0 over `decay`) or "one-cycle" (rise over `warmup`, then
-    fall to 0 along a cosine); both are shares of `steps`. clip: the largest norm of the gradient. precision: "float32"
-    or "bfloat16" (autocast). evaluation_texts: how many held-out texts are scored each time (None: all). The intervals
+    objective, corpus: names, with `…_options` for their loaders. phases: what changes of the objective's options or of
+    weight_decay, and from which share of the steps on: {"0": {"rate": 0.1}, "0.5": {}} covers less in the first half.
+    model: the encoder's shape, by a name that the course knows or in numbers (layers, width, heads, feed_forward, …).
+    batch_size: sequences a step, over all processes. average: "batch", every batch weighs the same, so that a token of
+    a short text, which shares its batch with short ones, weighs more than one of a long text; or "token", every token
+    weighs the same, which a model needs that is to say where a text ends. learning_rate: of embeddings, head, norms and
+    biases (AdamW). matrix_learning_rate: of the matrices inside the blocks (Muon); 0 gives them to AdamW too. schedule:
+    "trapezoid" (rise over `warmup`, hold, fall to 0 over `decay`) or "one-cycle" (rise over `warmup`, then fall to 0
+    along a cosine); both are shares of `steps`. clip: the largest norm of the gradient. precision: "float32" or
+    "bfloat16" (autocast). evaluation_texts: how many held-out texts are scored each time (None: all). The intervals
     `*_every` count steps. snapshots: how many times the weights are kept (None: only the last ones), before the first
     step, after the last, and between them evenly on a log scale. Raises ValueError for values that make no sense.
     """
@@ -58,6 +60,7 @@ class Recipe:
     model: dict[str, Any] = field(default_factory=lambda: {"shape": "tinyworld-bert", "dropout": 0.0})
     steps: int = 1000
     batch_size: int = 32
+    average: str = "batch"
     learning_rate: float = 3e-3
     matrix_learning_rate: float = 0.02
     schedule: str = "trapezoid"
@@ -124,7 +127,7 @@ class Recipe:
 
 
 _KINDS = {"str": "text", "dict": "a JSON object", "float": "a number from 0", "int": "a whole number from 1"}
-_CHOICES = {"schedule": ("trapezoid", "one-cycle"), "precision": ("float32", "bfloat16")}
+_CHOICES = {"schedule": ("trapezoid", "one-cycle"), "precision": ("float32", "bfloat16"), "average": ("batch", "token")}
 
 
 def learning_rate_share(step: int, recipe: Recipe) -> float:
@@ -196,6 +199,10 @@ class Batches:
         """The number of tokens in batch `step`, special ones not counted."""
         batch = self._locate(step)
         return self.sizes[batch]
+
+    def weight(self, step: int) -> float:
+        """How many tokens batch `step` has, the ends of its texts counted, for each of a batch of mean length."""
+        return (self.num_tokens(step) + self.size) / (self.size * (self.lengths.mean() + 1))
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         batch = self._locate(step)
@@ -578,7 +585,7 @@ def train(
                 corruption.manual_seed(_seed(recipe.seed, step))
                 now_trained, weight_decay = next(phase for start, *phase in phases if step >= start)
                 loss = batch_loss(model, now_trained, batches[step], corruption, here)
-            loss.backward()
+            (loss * batches.weight(step) if recipe.average == "token" else loss).backward()
             here.all_reduce([p.grad for p in parameters if p.grad is not None])
             update(optimizers, parameters, learning_rate_share(step, recipe), recipe.clip, weight_decay)
 
