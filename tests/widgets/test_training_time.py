@@ -356,13 +356,22 @@ def test_old_bars_stay_dimmed_until_the_answer_and_a_late_one_overwrites_nothing
     assert page.locator(".ss-bars").inner_text() == bars and len(late) == 1
     assert heights(page) == places, "the note moves the page"
     assert page.evaluate("getComputedStyle(document.querySelector('.ss-cards')).opacity") == "0.4"
-    assert page.evaluate("document.querySelector('.selfsup').getAttribute('aria-busy')") == "true"
+    assert page.evaluate("document.querySelector('.ss-cards').getAttribute('aria-busy')") == "true"
     found = settled(page, lambda: slider(page).press("End"))
     assert found["step"] == 1024 and page.get_by_text("fetching").count() == 0
     late[0].continue_()
     page.wait_for_timeout(400)
     assert state(page) == found, "the late answer of step 1 is not shown at step 1024"
     assert page.evaluate("getComputedStyle(document.querySelector('.ss-cards')).opacity") == "1"
+
+
+def test_a_question_that_takes_long_is_told_to_be_answered(open_page):
+    page = open_page()
+    settled(page, lambda: page.locator(".ss-words button").nth(1).click())
+    found = settled(page, lambda: (page.get_by_label("Your own sentence").fill("[MASK] " * 64),
+                                   page.get_by_text("answering…").wait_for()))  # fmt: skip
+    assert len(found["predictions"]) == len(found["truth"]) == 64
+    assert page.get_by_text("answering…").count() == 0 and page.locator("[aria-busy], .ss-old").count() == 0
 
 
 def test_a_failed_fetch_is_told_and_can_be_tried_again(open_page):
@@ -389,9 +398,26 @@ def test_without_a_connection(browser, address):
     page.route("**/step-8.safetensors", lambda route: route.abort())
     page.wait_for_function("window.ready")
     page.get_by_role("button", name="Play").click()
-    page.get_by_text("Step 8 cannot be shown: could not fetch /assets/step-8.safetensors (no connection).").wait_for()
+    page.get_by_text("Step 8 cannot be shown: could not fetch /assets/step-8.safetensors (no connection); "
+                     "check the connection and try again.").wait_for()
     assert page.get_by_role("button", name="Play").is_visible(), "it plays no further"
     page.close()
+
+
+@pytest.mark.parametrize("worker", ["", "?noworker"])
+@pytest.mark.parametrize("file", ["manifest.json", "worker.mjs", "engine.mjs"])
+def test_what_is_needed_for_all_steps_can_be_fetched_later(browser, address, file, worker):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address + worker)
+    page.wait_for_function("window.ready")
+    context.route(f"**/{file}", lambda route: route.abort("internetdisconnected"))
+    slider(page).press("End")
+    said = f"could not fetch /assets/{file} (no connection); check the connection and try again."
+    page.get_by_text(f"Step 1,024 cannot be shown: {said}").wait_for()
+    context.unroute(f"**/{file}")
+    assert settled(page, page.get_by_role("button", name="Try again").click)["answer_to"]["step"] == 1024
+    context.close()
 
 
 def test_writing_choosing_and_links(open_page):

@@ -3,7 +3,7 @@
 // when they are first asked for.
 
 import {
-  LONGEST_LINK, ROOT, SILENT_KERNEL, clip, copyLink, draw, engine, fillWord, key, make, rough, speech, wordCard,
+  ROOT, SILENT_KERNEL, clip, copyLink, draw, engine, fillWord, fitsLink, key, make, rough, speech, waiter, wordCard,
 } from "./shared.mjs";
 
 const QUESTION = ["sentence", "position", "step", "top"];
@@ -22,7 +22,7 @@ const STYLES = [ // a dash, a mark and how much of the model's colour, for one c
 ];
 
 export function writeLink(anchor, { sentence, position, step }) {
-  return `#${new URLSearchParams({ w: anchor, s: sentence.slice(0, LONGEST_LINK), p: position, t: step })}`;
+  return `#${new URLSearchParams({ w: anchor, s: sentence, p: position, t: step })}`;
 }
 
 /** The question in a fragment; null when it is not for this widget; throws when it cannot be read. */
@@ -31,7 +31,7 @@ export function readLink(fragment, anchor, steps) {
   if (fields.get("w") !== anchor) return null;
   const [sentence, position, step] = ["s", "p", "t"].map((name) => fields.get(name) ?? "");
   const known = /^\d{1,4}$/.test(position) && /^\d+$/.test(step) && steps.includes(Number(step));
-  if (!known || sentence.length > LONGEST_LINK) {
+  if (!known || !fitsLink(sentence)) {
     throw new Error("The link's state could not be read, so the page shows its own.");
   }
   return { sentence, position: Number(position), step: Number(step) };
@@ -131,7 +131,8 @@ function render({ model, el }) {
   const labelled = (label, input) => make("div", { class: "ss-own" },
     make("label", { for: input.id, class: "ss-small" }, label), input);
   const buttons = make("div", { class: "ss-buttons" }, button("Reset", () => { stop(); set(initial); }));
-  if (onPage) buttons.append(button("Copy link", () => copyLink(writeLink(model.get("anchor"), question()), say)));
+  const copy = () => copyLink(writeLink(model.get("anchor"), question()), [model.get("sentence")], say);
+  if (onPage) buttons.append(button("Copy link", copy));
   const words = make("ul", { class: "ss-words", dir: "auto", "aria-label": "The sentence: touch the word to hide" });
   const note = make("p", { class: "ss-note", role: "status", hidden: true });
   const again = button("Try again", () => { slider.focus(); askEngine(); }, { hidden: true });
@@ -145,7 +146,8 @@ function render({ model, el }) {
       set({ step: steps[slider.value] });
     } });
   const player = button("Play", () => (playing ? stop() : play()), { class: "ss-play" });
-  const at = make("b", { class: "ss-at" }), fetched = make("span", { class: "ss-small", role: "status" });
+  const at = make("b", { class: "ss-at" }), status = make("span", { class: "ss-small", role: "status" });
+  const wait = waiter(cards, status);
   const body = make("tbody"), caption = make("caption", { class: "ss-for-readers" });
   const heads = ["Ability", "Score", "Best possible"].map((name) => make("th", { scope: "col" }, name));
   heads[2].prepend(draw("svg", { width: 22, height: 10, "aria-hidden": "true" },
@@ -159,7 +161,7 @@ function render({ model, el }) {
     words, note,
     make("div", { class: "ss-row ss-legend" }, key("seen", "x′ what the model sees"),
       key("hidden", "x″ what is hidden from it"), key("model", "the model"), truthKey),
-    cards, slider, make("div", { class: "ss-row ss-time" }, player, make("div", {}, at, fetched), again), plot,
+    cards, slider, make("div", { class: "ss-row ss-time" }, player, make("div", {}, at, status), again), plot,
     table, spoken);
   root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys typed here are not commands
   el.replaceChildren(root);
@@ -239,10 +241,12 @@ function render({ model, el }) {
   function showState() {
     const now = place(), step = steps[now], name = stepName(step, read[now]);
     const waits = onPage && pending() && !here.has(step);
-    if (pending() && !failed) root.setAttribute("aria-busy", "true");
-    else root.removeAttribute("aria-busy");
-    root.classList.toggle("ss-waits", waits);
-    fetched.textContent = failed || (waits ? `fetching step ${count(step)}…` : "");
+    if (failed) {
+      wait("");
+      cards.classList.add("ss-old"); // they are still of another question
+      status.textContent = failed;
+    } else if (waits) wait(`fetching step ${count(step)}…`, 0);
+    else wait(pending() ? "answering…" : "");
     again.hidden = !failed;
     say(model.get("note"));
     slider.value = now;
