@@ -471,6 +471,64 @@ def test_it_can_be_read_and_touched_and_nothing_moves(open_page, width, theme):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, text
 
 
+CHART = """() => {
+  const svg = document.querySelector(".ss-plot svg"), all = (query) => [...svg.querySelectorAll(query)];
+  const number = (node, name) => Number(node.getAttribute(name));
+  const centre = ({ x, y, width, height }) => [x + width / 2, y + height / 2];
+  return {
+    room: document.querySelector(".ss-plot").clientWidth, width: number(svg, "width"),
+    grid: all(".ss-grid").map((line) => number(line, "y1")),
+    labels: all("text").map((text) => [text.textContent, number(text, "x"), number(text, "y")]),
+    cursor: all(".ss-chosen").map((line) => [number(line, "x1"), number(line, "x2")]),
+    best: all(".ss-ceiling").map((line) => [number(line, "y1"), number(line, "y2")]),
+    curves: all(".ss-curve").map((curve) => ({
+      points: [...curve.firstChild.getAttribute("d").matchAll(/([ML])([\\d.]+) ([\\d.]+)h0/g)]
+        .map((one) => one.slice(1)),
+      marks: [...curve.children].slice(1).map((mark) => centre(mark.getBBox())),
+    })),
+  };
+}"""
+
+
+def test_the_chart_shows_the_scores_at_any_width(open_page):
+    """Read as a reader does: a point's height between the lines that are named 0.00 and 1.00 is its score."""
+    page = open_page()
+    for width in (1280, 375, 800):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function("document.querySelector('.ss-plot svg').getAttribute('width')"
+                               " === String(document.querySelector('.ss-plot').clientWidth)")  # fmt: skip
+        places = []
+        for now, step in enumerate(STEPS):
+            slider(page).evaluate("(s, now) => { s.value = now; s.dispatchEvent(new Event('input')); }", now)
+            drawn = page.evaluate(CHART)
+            lines = {text: y for text, _, y in drawn["labels"]}
+            assert [lines[f"{score / 4:.2f}"] - 4 for score in range(5)] == drawn["grid"], "a line has another's name"
+            bottom, _, _, _, top = drawn["grid"]
+            assert drawn["best"] == [pytest.approx([bottom + (top - bottom) * best] * 2) for best in (0.97, 1)]
+            [(x, also)] = drawn["cursor"]
+            places.append(x)
+            assert x == also and f"step {step:,}" in lines, "the line at the chosen step, and its name"
+            for curve, given in zip(drawn["curves"], CURVES, strict=True):
+                height = {at: bottom + (top - bottom) * value
+                          for at, value in enumerate(given["values"]) if value is not None}  # fmt: skip
+                begins = ["M" if at - 1 not in height else "L" for at in height]
+                assert [kind for kind, _, _ in curve["points"]] == begins, "a step without a score is a gap"
+                points = {float(x): float(y) for _, x, y in curve["points"]}
+                assert [*points.values()] == pytest.approx([*height.values()])
+                for x, y in curve["marks"]:
+                    assert any(abs(x - at) < 1 and abs(y - there) < 1 for at, there in points.items()), "a mark beside"
+                assert any(abs(x - places[-1]) < 1 for x, _ in curve["marks"]) == (now in height), "a mark at the step"
+        assert drawn["width"] == drawn["room"] and min(width, 960) - 100 < drawn["room"] < width
+        for curve, given in zip(drawn["curves"], CURVES, strict=True):
+            known = [place for place, value in zip(places, given["values"], strict=True) if value is not None]
+            assert [float(x) for _, x, _ in curve["points"]] == pytest.approx(known), "the cursor is beside the points"
+        assert places == pytest.approx([places[0] + (places[-1] - places[0]) * i / 4 for i in range(5)])
+        named = {text: x for text, x, _ in drawn["labels"]}
+        assert {"0", "1,024"} <= set(named), "the first and the last step are named"
+        assert all(named[f"{step:,}"] == x for step, x in zip(STEPS, places) if f"{step:,}" in named)
+        page.wait_for_function("models[0].get('answer_to').step === 1024")  # an answer draws the chart anew, too
+
+
 def test_a_late_answer_of_the_kernel_is_not_shown_at_another_step(browser, make_site, serve, folder, tmp_path):
     index = make_site(tmp_path / "pages", TrainingTime(run=folder)) / "index.html"
     index.write_text(index.read_text(encoding="utf8").replace(' data-content_root="./"', ""), encoding="utf8")
