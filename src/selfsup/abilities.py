@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count, islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,6 @@ from .corpora.tinyworld.tasks import SENTIMENTS, classes_of
 from .finetuning import pad
 from .models.bert import MaskedLanguageModel
 from .models.encoder import Encoder
-from .probing import fit_probe, right
 
 VERBS = {"was": "were"} | dict(
     re.findall(r"\{hero:(\w+)/(\w+)\}", (GRAMMAR / "grammar.txt").read_text(encoding="utf-8"))
@@ -133,16 +131,6 @@ def crossing(steps: Sequence[int], scores: Sequence[float], threshold: float) ->
         elif reached is None:
             reached = step
     return reached
-
-
-def told_by_layer(seen: Tensor, labels: Tensor, other: Tensor, gold: Tensor, classes: int,
-                  **options: Any) -> list[np.ndarray]:
-    """For the embeddings and each block (n,) bool: whether a linear probe of their vectors tells the `gold` labels.
-
-    seen, other: (layers + 1, n, width), the vectors that a probe learns from, with `labels`, and those it is asked
-    about. options: of `fit_probe`.
-    """
-    return [right(fit_probe(a, labels, classes, **options), b, gold) for a, b in zip(seen, other)]
 
 
 def counting(learned: Probed, asked: Probed) -> np.ndarray:
