@@ -6,9 +6,12 @@ import copy
 import json
 import re
 import shutil
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
+from traitlets import TraitError
 
 from selfsup.models.pretrained import load_snapshot, packed_weights, save_pretrained, snapshots
 from selfsup.widgets import BadQuestion, answer
@@ -145,6 +148,28 @@ def test_a_damaged_snapshot_gives_the_old_question_back(folder, tmp_path):
 def test_curves_that_cannot_be_drawn_are_refused(folder, curves, message):
     with pytest.raises(BadQuestion, match=message):
         TrainingTime(run=folder, curves=curves)
+
+
+def test_scores_are_numbers_of_any_kind(folder):
+    values = [None, np.float32(0.25), np.float64(0.5), Fraction(3, 4), np.int64(1)]
+    [curve] = TrainingTime(run=folder, curves=[{"name": "a", "values": values, "best": np.float32(1)}]).curves
+    assert json.dumps(curve) == '{"name": "a", "values": [null, 0.25, 0.5, 0.75, 1.0], "best": 1.0}'
+    for value in (np.float32("nan"), np.float64("inf"), np.float32(1.5), True, np.True_, "0.5", 1j):
+        with pytest.raises(BadQuestion, match="give scores from 0 to 1, or None"):
+            TrainingTime(run=folder, curves=[{"name": "a", "values": [value] * 5}])
+
+
+def test_errors_are_of_the_kinds_that_are_promised(folder, widget):
+    assert issubclass(BadQuestion, ValueError) and issubclass(BadQuestion, TraitError)
+    for name, value in (("position", 1.5), ("sentence", 3), ("step", "8"), ("anchor", 3)):
+        with pytest.raises(TraitError, match=f"'{name}' trait of a TrainingTime instance expected"):
+            TrainingTime(**{"run": folder, name: value})
+        with pytest.raises(TraitError, match=f"'{name}' trait of a TrainingTime instance expected"):
+            setattr(widget, name, value)
+    with pytest.raises(TypeError, match="'stop'"):
+        TrainingTime(run=folder, stop=8)
+    made = TrainingTime("She was sad.", 2, 128, top=3, run=folder, anchor="second")
+    assert [getattr(made, name) for name in (*made.QUESTION, "anchor")] == ["She was sad.", 2, 128, 3, "second"]
 
 
 @pytest.mark.parametrize("examples", [[3], [["x"]], [[1, "x"]], [["x", -1]], [["x", 1.0]]])
