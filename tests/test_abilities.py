@@ -66,6 +66,22 @@ def test_a_question_has_labels_places_and_seeds(world, name):
         assert asked.best.shape == (30,) and asked.best.dtype == bool
 
 
+@pytest.mark.parametrize("name", [*PROBES, *CLOZES])
+@pytest.mark.parametrize("n", [0, -5, 2.5])
+def test_a_question_asks_for_one_example_or_more(world, name, n):
+    """Some would look for texts for ever."""
+    with pytest.raises(ValueError, match=f"n is {n}: give a whole number from 1"):
+        (PROBES | CLOZES)[name](world, n, 1)
+
+
+def test_what_a_question_cannot_ask_is_said(world):
+    with pytest.raises(ValueError, match="n is 7: give a multiple of 5, so that there are as many of each"):
+        CLOZES["facts"](world, 7, 1)
+    with pytest.raises(ValueError, match="no word of 1 texts is covered: ask for more texts"):
+        for seed in range(60):
+            CLOZES["words"](world, 1, seed)
+
+
 @pytest.mark.parametrize("name", ["part of speech", "order", "topic"])
 def test_vectors_are_the_means_that_a_slow_loop_finds(world, model, name):
     asked = PROBES[name](world, 40, 3)

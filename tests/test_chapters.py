@@ -79,3 +79,22 @@ def test_page_shows_no_solution(chapter, prose):
 @pytest.mark.parametrize("word", ["simply", "obviously", "trivial", "powerful", "revolution"])
 def test_no_hype(prose, word):
     assert not re.search(rf"\b{word}", prose, re.I), f"the prose says {word!r}"
+
+
+def test_chapter_5_shows_every_step_from_step_0_on(monkeypatch):
+    """The cells that draw scores over time, with made-up scores for the live ones: each point lies inside its axes."""
+    cells = {cell.id: cell.source for cell in nbformat.read(ROOT / "notebooks" / "05_embryology.ipynb", 4).cells}
+    shown = []
+    monkeypatch.setattr("selfsup.figures.picture", lambda figure, alt: shown.append(figure))
+    live = {step: {"no noun": 0.7} for step in (0, 11, 33)}
+    space = {"BETWEEN": {"no noun": "none"}, "live": live, "usual": live[0]}
+    for name in ("data", "live-figure", "words-figure", "frequency-data", "probes-figure", "tuned-figure"):
+        exec(cells[name], space)
+    assert len(shown) == 5
+    for figure in shown:
+        figure.canvas.draw()
+        for axes in figure.axes:
+            curves = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) > 2]  # a level has two points
+            assert curves and all(min(steps) == 0 for steps in curves), "step 0 is not among the points"
+            left, right = axes.get_xlim()
+            assert left < 0 and all(max(steps) < right for steps in curves), "the axis leaves steps out"

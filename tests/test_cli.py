@@ -1,6 +1,7 @@
 """The command line: what it writes, what it refuses in one line, and what is left when it is stopped."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from run_training import alphabet
 
 import selfsup.corpora
@@ -295,8 +297,12 @@ def test_probe_reads_treebanks(tmp_path, capsys):
         [("the", "DET"), ("king", "NOUN"), ("sang", "VERB")], 1))
     (tmp_path / "bank.conllu").write_text("\n\n".join([rows] * 12) + "\n", encoding="utf-8")
     files = [str(tmp_path / "bank.conllu")] * 2
+    transformers.utils.logging.enable_progress_bar()
     assert cli.main(["probe", "storybook-bert", "--treebank", *files]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    said, complaints = capsys.readouterr()
+    assert complaints == "", "bars of what takes a moment"
+    assert transformers.utils.logging.get_verbosity() <= logging.WARNING, "its warnings are hidden, too"
+    lines = said.splitlines()
     assert lines[0].startswith("commonest tag: 33.3%") and lines[1].startswith("usual tag: 100.0%")
     assert any(line.startswith("storybook-bert, layer 4: 100.0%") for line in lines)
 

@@ -19,6 +19,7 @@ from selfsup.probing import (
     fit_probe,
     interval,
     right,
+    told_by_layer,
     word_baseline,
     word_vectors,
 )
@@ -54,6 +55,16 @@ def test_a_planted_label_is_found_and_its_absence_is_not():
     assert right(fit_probe(seen, shuffled, CLASSES), other, asked).mean() < 0.35, "shuffled labels tell nothing"
     noise, _ = drawn(seed=2)
     assert right(fit_probe(noise, labels, CLASSES), drawn(seed=3)[0], asked).mean() < 0.35, "nor does noise"
+
+
+def test_each_layer_is_asked_by_a_probe_of_its_own():
+    """A label that stands in the second layer alone is told there, and by chance in the first."""
+    (seen, labels), (other, gold) = drawn(seed=0, signal=1.5), drawn(seed=1, signal=1.5)
+    noise = [drawn(seed=seed)[0] for seed in (2, 3)]
+    nothing, told = told_by_layer(torch.stack([noise[0], seen]), labels, torch.stack([noise[1], other]), gold, CLASSES,
+                                  penalty=2.0)
+    assert (told == right(fit_probe(seen, labels, CLASSES, penalty=2.0), other, gold)).all() and told.mean() > 0.6
+    assert nothing.shape == gold.shape and nothing.mean() < 0.35
 
 
 def test_a_hidden_layer_learns_what_no_line_can_part():

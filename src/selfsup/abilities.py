@@ -1,7 +1,8 @@
 """What a masked language model of Tinyworld can do: nine questions for probes, three for its own answers.
 
 Every question has a gold label from the language's annotation, and, where the exact rules decide it, what the best
-possible reader answers. No person has labelled anything.
+possible reader answers. No person has labelled anything. A question asks for n examples, and raises ValueError when n
+is not a whole number from 1.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count, islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ from .corpora.tinyworld.tasks import SENTIMENTS, classes_of
 from .finetuning import pad
 from .models.bert import MaskedLanguageModel
 from .models.encoder import Encoder
-from .probing import fit_probe, right
 
 VERBS = {"was": "were"} | dict(
     re.findall(r"\{hero:(\w+)/(\w+)\}", (GRAMMAR / "grammar.txt").read_text(encoding="utf-8"))
@@ -135,16 +134,6 @@ def crossing(steps: Sequence[int], scores: Sequence[float], threshold: float) ->
     return reached
 
 
-def told_by_layer(seen: Tensor, labels: Tensor, other: Tensor, gold: Tensor, classes: int,
-                  **options: Any) -> list[np.ndarray]:
-    """For the embeddings and each block (n,) bool: whether a linear probe of their vectors tells the `gold` labels.
-
-    seen, other: (layers + 1, n, width), the vectors that a probe learns from, with `labels`, and those it is asked
-    about. options: of `fit_probe`.
-    """
-    return [right(fit_probe(a, labels, classes, **options), b, gold) for a, b in zip(seen, other)]
-
-
 def counting(learned: Probed, asked: Probed) -> np.ndarray:
     """(n,) bool: whether someone who counts words, and sees no vectors, chooses the label.
 
@@ -168,6 +157,11 @@ def counting(learned: Probed, asked: Probed) -> np.ndarray:
     search = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [1, 10, 100]}, cv=folds)
     rival = search.fit(counts(learned), learned.labels.numpy())
     return rival.predict(counts(asked)) == asked.labels.numpy()
+
+
+def _check(n: int) -> None:
+    if n < 1 or n % 1:
+        raise ValueError(f"n is {n}: give a whole number from 1")
 
 
 # ids of a text as a model reads it, and back to the words that the exact rules read.
@@ -199,6 +193,7 @@ def _covered(tokens: Sequence[str], place: int) -> list[str]:
 
 def _of_words(language: Language, n: int, seed: int, label: Callable, classes: Sequence[str], each: int = 5) -> Probed:
     """`each` visible words of every text, drawn at random; label: (document, place) -> class."""
+    _check(n)
     rng, texts, examples = np.random.default_rng(seed), [], []
     for document in _texts(language, seed):
         for place in rng.permutation(len(document.tokens))[:each].tolist():
@@ -222,6 +217,7 @@ def phrase(language: Language, n: int, seed: int) -> Probed:
 
 def covered_part_of_speech(language: Language, n: int, seed: int) -> Probed:
     """The part of speech of a covered word, one a text. Who counts sees the words on both sides."""
+    _check(n)
     rng, texts, examples, best = np.random.default_rng(seed), [], [], []
     tag_of = np.array(language.data["pos"])
     for document in islice((d for d in _texts(language, seed) if len(d.tokens) > 2), n):
@@ -270,6 +266,7 @@ def agreement(language: Language, n: int, seed: int) -> Probed:
 
     Who counts sees the word right before the verb, and apart from it all words of the text.
     """
+    _check(n)
     verbs = [*islice(_verbs(language, seed), n)]
     texts, examples, best = [], [], []
     for verb in verbs:
@@ -288,6 +285,7 @@ def coreference(language: Language, n: int, seed: int) -> Probed:
 
     Every text has one hero, so who counts all its words finds the name; the probe has the pronoun's vector alone.
     """
+    _check(n)
     registers = {one["name"]: one for one in language.data["registers"]}
     texts, examples = [], []
     for document in _texts(language, seed):
@@ -310,6 +308,7 @@ def _senses(language: Language) -> dict[tuple[str, str], str]:
 
 def sense(language: Language, n: int, seed: int) -> Probed:
     """The sense of a visible ambiguous word, as word#sense. Who counts sees the word, and all words of the text."""
+    _check(n)
     table, topics = _senses(language), [name for name, _ in language.data["topics"]]
     texts, examples, best = [], [], []
     for document in _texts(language, seed):
@@ -343,6 +342,7 @@ def mood(language: Language, n: int, seed: int) -> Probed:
 
 def _of_texts(language: Language, n: int, seed: int, classes: Sequence[str], label: Callable,
               exact: Callable) -> Probed:
+    _check(n)
     documents = [*islice(_texts(language, seed), n)]
     best = [classes[int(np.argmax(exact(document)))] == label(document) for document in documents]
     runs = [[[0, len(document.tokens)]] for document in documents]
@@ -352,6 +352,7 @@ def _of_texts(language: Language, n: int, seed: int, classes: Sequence[str], lab
 
 def order(language: Language, n: int, seed: int) -> Probed:
     """Whether two neighbouring sentences stand in their order or are exchanged."""
+    _check(n)
     pairs, rng = tinyworld.Pairs(language), np.random.default_rng(seed)
     texts, examples, best = [], [], []
     for first, second in zip(*pairs.sentences(pairs.draw(n, seed))):
@@ -398,7 +399,11 @@ def _cloze(language: Language, asked: Sequence[tuple]) -> Cloze:
 
 
 def words(language: Language, n: int, seed: int) -> Cloze:
-    """The words of n texts, each covered with a chance of 15%; group: the part of speech."""
+    """The words of n texts, each covered with a chance of 15%; group: the part of speech.
+
+    Raises ValueError, too, when chance has covered none.
+    """
+    _check(n)
     rng, asked = np.random.default_rng(seed), []
     for document in islice(_texts(language, seed), n):
         ids = np.array(_ids(language, document.tokens))
@@ -406,6 +411,8 @@ def words(language: Language, n: int, seed: int) -> Cloze:
         places = np.flatnonzero(targets >= 0).tolist()
         if places:
             asked.append((document.tokens, places, [(document.pos[place], None) for place in places]))
+    if not asked:
+        raise ValueError(f"no word of {n} texts is covered: ask for more texts")
     return _cloze(language, asked)
 
 
@@ -414,6 +421,7 @@ def minimal_pairs(language: Language, n: int, seed: int) -> Cloze:
 
     group: "no noun" stands between the subject and the verb, one of the "other number", or only of the "same number".
     """
+    _check(n)
     verbs = islice(_verbs(language, seed), n)
     return _cloze(language, [(verb.document.tokens, [verb.place],
                               [(verb.between, verb.other)]) for verb in verbs])
@@ -425,8 +433,12 @@ FACTS = ("country.capital", "animal.home", "animal.young", "thing.colour", "word
 def facts(language: Language, n: int, seed: int) -> Cloze:
     """A fact of the world whose second half is covered, its first half visible, and said nowhere else in the text.
 
-    group: the kind of fact, one of FACTS; as many of each.
+    group: the kind of fact, one of FACTS; as many of each. Raises ValueError, too, when n is no multiple of their
+    number.
     """
+    _check(n)
+    if n % len(FACTS):
+        raise ValueError(f"n is {n}: give a multiple of {len(FACTS)}, so that there are as many of each kind of fact")
     registers, asked = {one["name"]: one for one in language.data["registers"]}, {fact: [] for fact in FACTS}
     for document in _texts(language, seed):
         for fact, found in asked.items():

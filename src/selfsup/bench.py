@@ -409,15 +409,15 @@ def measure_pretraining(plan: Plan) -> dict:
 # The widget
 
 _WATCH = """() => {
-  const root = document.querySelector(".ss-playground");
+  const root = document.querySelector(".ss-playground"), cards = root.querySelector(".ss-cards");
   let begun = null;
   window.answers = [];
   root.addEventListener("pointerdown", () => { begun = performance.now(); }, true);
   new MutationObserver(() => {
-    if (root.hasAttribute("aria-busy") || begun === null) return;
+    if (cards.hasAttribute("aria-busy") || begun === null) return;
     window.answers.push(performance.now() - begun);
     begun = null;
-  }).observe(root, { attributes: true, attributeFilter: ["aria-busy"] });
+  }).observe(cards, { attributes: true, attributeFilter: ["aria-busy"] });
 }"""
 
 
@@ -523,7 +523,7 @@ def _visit(browser: Any, address: str, name: str, plan: Plan) -> dict:
         tokens = 1 + len(text.replace(".", " ").replace(",", " ").split())
         page.wait_for_function(
             "(n) => { const root = document.querySelector('.ss-playground');"
-            " return root.querySelectorAll('.ss-words button').length >= n && !root.hasAttribute('aria-busy'); }",
+            " return root.querySelectorAll('.ss-words button').length >= n && !root.querySelector('[aria-busy]'); }",
             arg=tokens,
         )
         page.wait_for_timeout(500)  # typing is answered after a pause, and that answer is not timed

@@ -227,26 +227,39 @@ def _add_probe(commands: Any) -> None:
 def _probe(options: argparse.Namespace) -> int:
     if options.seed < 0:
         raise ValueError(f"--seed is {options.seed}: give a whole number from 0")
-    if options.treebank:
-        from .corpora.annotated import read_conllu
-        from .probing import probe_checkpoints
+    return _probe_treebank(options) if options.treebank else _probe_tinyworld(options)
 
-        others = {"--step": options.step, "--questions": options.questions, "--learned": options.learned,
-                  "--asked": options.asked}
-        if given := [name for name, value in others.items() if value is not None]:
-            raise ValueError(f"--treebank asks the last weights for the tags of its files: leave {given[0]} out")
-        learned, judged = map(read_conllu, options.treebank)
-        for row in probe_checkpoints(options.models, learned, judged, seed=options.seed):
-            middle, low, high = (f"{100 * value:.1f}" for value in row["accuracy"])
-            layer = "" if row["layer"] is None else f", layer {row['layer']}"
-            print(f"{row['checkpoint']}{layer}: {middle}% ({low} to {high}), selectivity "
-                  f"{100 * row['selectivity'][0]:.1f}", flush=True)
-        return 0
-    from .abilities import PROBES, counting, told_by_layer, vectors
+
+def _probe_treebank(options: argparse.Namespace) -> int:
+    from transformers.utils.logging import disable_progress_bar
+
+    from .corpora.annotated import read_conllu
+    from .models.pretrained import find
+    from .probing import WEIGHTS, probe_checkpoints
+
+    others = {"--step": options.step, "--questions": options.questions, "--learned": options.learned,
+              "--asked": options.asked}
+    if given := [name for name, value in others.items() if value is not None]:
+        raise ValueError(f"--treebank asks the last weights for the tags of its files: leave {given[0]} out")
+    learned, judged = map(read_conllu, options.treebank)
+    for name in options.models:
+        find(name, WEIGHTS)
+    disable_progress_bar()  # of what is only read; a download has shown its own
+    for row in probe_checkpoints(options.models, learned, judged, seed=options.seed):
+        middle, low, high = (f"{100 * value:.1f}" for value in row["accuracy"])
+        layer = "" if row["layer"] is None else f", layer {row['layer']}"
+        print(f"{row['checkpoint']}{layer}: {middle}% ({low} to {high}), selectivity "
+              f"{100 * row['selectivity'][0]:.1f}", flush=True)
+    return 0
+
+
+def _probe_tinyworld(options: argparse.Namespace) -> int:
+    from .abilities import PROBES, counting, vectors
     from .corpora import tinyworld
     from .corpora.tinyworld.corpus import HELD_OUT_SEED
     from .models.bert import MaskedLanguageModel
     from .models.pretrained import load, load_snapshot
+    from .probing import told_by_layer
 
     language, names = tinyworld.load("world"), options.questions or list(PROBES)
     if unknown := [name for name in names if name not in PROBES]:

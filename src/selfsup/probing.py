@@ -86,6 +86,16 @@ def right(probe: nn.Module, vectors: Tensor, labels: Tensor) -> np.ndarray:
     return (probe(vectors).argmax(-1) == labels).cpu().numpy()
 
 
+def told_by_layer(seen: Tensor, labels: Tensor, other: Tensor, gold: Tensor, classes: int,
+                  **options: Any) -> list[np.ndarray]:
+    """For the embeddings and each block (n,) bool: whether a linear probe of their vectors tells the `gold` labels.
+
+    seen, other: (layers + 1, n, width), the vectors that a probe learns from, with `labels`, and those it is asked
+    about. options: of `fit_probe`.
+    """
+    return [right(fit_probe(a, labels, classes, **options), b, gold) for a, b in zip(seen, other)]
+
+
 def control_labels(words: Tensor, labels: Tensor, vocabulary: int, seed: int = 0) -> Tensor:
     """(n,) long: labels without any meaning, to be learned by heart (Hewitt and Liang 2019, section 2).
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import statistics
 
+import numpy as np
 import pytest
 
 from selfsup import recorded
@@ -51,6 +53,16 @@ def test_the_kernel_takes_choices_and_refuses_others_in_a_sentence():
         assert getattr(widget, name) == before
     with pytest.raises(ValueError, match="'translation'"):
         LabelSlider(RUNS, task="translation")
+
+
+def test_scores_are_numbers_of_any_kind():
+    half = np.float32(0.5)
+    widget = LabelSlider([one | {"score": half} for one in RUNS], best={"tags": half},
+                         baselines={"tags": {"label": "counting", "score": half}})  # fmt: skip
+    assert json.dumps([widget.runs[0]["score"], widget.best, widget.baselines]) == (
+        '[0.5, {"tags": 0.5}, {"tags": {"label": "counting", "score": 0.5}}]')  # fmt: skip
+    with pytest.raises(BadQuestion, match="nan"):
+        widget.best = {"tags": np.float32("nan")}
 
 
 def test_the_page_may_choose_and_nothing_else():

@@ -270,6 +270,24 @@ def test_missing_files_are_said_and_may_be_tried_again(open_page):
     assert trait(page, "note") == "" and len(trait(page, "predictions")) == 3
 
 
+@pytest.mark.parametrize("worker", ["", "?noworker"])
+@pytest.mark.parametrize("file", ["manifest.json", "worker.mjs", "engine.mjs", "tinyworld.mjs", "world.json"])
+def test_without_a_connection_it_says_what_did_not_come_and_can_be_asked_again(browser, address, file, worker):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address + worker)
+    page.wait_for_function("window.ready")
+    page.wait_for_timeout(100)
+    context.route(f"**/{file}", lambda route: route.abort("internetdisconnected"))
+    after(page, lambda: word(page, 1).click())
+    said = f"could not fetch /assets/{file} (no connection); check the connection and try again."
+    assert trait(page, "note") == f"The model cannot answer: {said}"
+    context.unroute(f"**/{file}")
+    after(page, lambda: word(page, 2).click())
+    assert trait(page, "note") == "" and len(trait(page, "predictions")) == 3
+    context.close()
+
+
 def test_a_model_that_is_not_shipped_is_a_figure_without_controls(
     open_page, tmp_path, checkpoints, make_site, serve
 ):
@@ -312,14 +330,14 @@ def test_in_a_notebook_the_kernel_answers(notebook):
     assert page.locator(".ss-card").count() == 2
     assert page.get_by_role("button", name="Copy link").count() == 0
     assert not [url for url in page.fetched if "/assets/" in url]
-    assert page.evaluate("document.querySelector('.selfsup').getAttribute('aria-busy')") is None
+    assert page.evaluate("document.querySelector('.ss-cards').getAttribute('aria-busy')") is None
     after(page, lambda: page.get_by_label("Your own sentence").fill("the zebra ."))
     assert page.get_by_text("zebra").first.is_visible() and "Impossible" in widget.note
 
 
 def test_in_a_notebook_a_question_that_stays_the_same_waits_for_no_answer(notebook):
     page, _ = notebook
-    busy = "document.querySelector('.selfsup').getAttribute('aria-busy')"
+    busy = "document.querySelector('.ss-cards').getAttribute('aria-busy')"
     reset, some = (page.get_by_role("button", name=name) for name in ("Reset", "Mask 15%"))
     reset.click()
     assert page.evaluate(busy) is None, "nothing has changed, so the kernel has nothing to answer"

@@ -42,6 +42,21 @@ def test_answers_equal_python(run_node, size, dialect):
         assert answer["logProb"] == pytest.approx(language.log_prob(tokens), abs=1e-6)
 
 
+MANY = """
+const { loadLanguage } = await import(WIDGETS + "tinyworld.mjs");
+const rows = loadLanguage(data.language).posterior(data.tokens, [...data.tokens.keys()]);
+console.log(JSON.stringify(rows.map((row) => Array.from(row))));
+"""
+
+
+def test_a_text_of_masks_alone_is_answered_within_the_memory_of_a_phone(run_node, monkeypatch):
+    """Such a text may be anything, so it has the most ways through the grammar."""
+    monkeypatch.setenv("NODE_OPTIONS", "--max-old-space-size=600")  # MB
+    language, tokens = tinyworld.load("world"), ["[MASK]"] * 64
+    found = run_node(MANY, {"language": language.data, "tokens": tokens})
+    assert np.abs(np.array(found) - language.posterior(tokens, range(64))).max() < 1e-6
+
+
 def test_refusals_equal_python(run_node):
     language = tinyworld.load("village")
     tokens = list(language.documents(1, seed=3)[0].tokens)

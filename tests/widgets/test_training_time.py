@@ -6,9 +6,12 @@ import copy
 import json
 import re
 import shutil
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
+from traitlets import TraitError
 
 from selfsup.models.pretrained import load_snapshot, packed_weights, save_pretrained, snapshots
 from selfsup.widgets import BadQuestion, answer
@@ -145,6 +148,28 @@ def test_a_damaged_snapshot_gives_the_old_question_back(folder, tmp_path):
 def test_curves_that_cannot_be_drawn_are_refused(folder, curves, message):
     with pytest.raises(BadQuestion, match=message):
         TrainingTime(run=folder, curves=curves)
+
+
+def test_scores_are_numbers_of_any_kind(folder):
+    values = [None, np.float32(0.25), np.float64(0.5), Fraction(3, 4), np.int64(1)]
+    [curve] = TrainingTime(run=folder, curves=[{"name": "a", "values": values, "best": np.float32(1)}]).curves
+    assert json.dumps(curve) == '{"name": "a", "values": [null, 0.25, 0.5, 0.75, 1.0], "best": 1.0}'
+    for value in (np.float32("nan"), np.float64("inf"), np.float32(1.5), True, np.True_, "0.5", 1j):
+        with pytest.raises(BadQuestion, match="give scores from 0 to 1, or None"):
+            TrainingTime(run=folder, curves=[{"name": "a", "values": [value] * 5}])
+
+
+def test_errors_are_of_the_kinds_that_are_promised(folder, widget):
+    assert issubclass(BadQuestion, ValueError) and issubclass(BadQuestion, TraitError)
+    for name, value in (("position", 1.5), ("sentence", 3), ("step", "8"), ("anchor", 3)):
+        with pytest.raises(TraitError, match=f"'{name}' trait of a TrainingTime instance expected"):
+            TrainingTime(**{"run": folder, name: value})
+        with pytest.raises(TraitError, match=f"'{name}' trait of a TrainingTime instance expected"):
+            setattr(widget, name, value)
+    with pytest.raises(TypeError, match="'stop'"):
+        TrainingTime(run=folder, stop=8)
+    made = TrainingTime("She was sad.", 2, 128, top=3, run=folder, anchor="second")
+    assert [getattr(made, name) for name in (*made.QUESTION, "anchor")] == ["She was sad.", 2, 128, 3, "second"]
 
 
 @pytest.mark.parametrize("examples", [[3], [["x"]], [[1, "x"]], [["x", -1]], [["x", 1.0]]])
@@ -356,13 +381,22 @@ def test_old_bars_stay_dimmed_until_the_answer_and_a_late_one_overwrites_nothing
     assert page.locator(".ss-bars").inner_text() == bars and len(late) == 1
     assert heights(page) == places, "the note moves the page"
     assert page.evaluate("getComputedStyle(document.querySelector('.ss-cards')).opacity") == "0.4"
-    assert page.evaluate("document.querySelector('.selfsup').getAttribute('aria-busy')") == "true"
+    assert page.evaluate("document.querySelector('.ss-cards').getAttribute('aria-busy')") == "true"
     found = settled(page, lambda: slider(page).press("End"))
     assert found["step"] == 1024 and page.get_by_text("fetching").count() == 0
     late[0].continue_()
     page.wait_for_timeout(400)
     assert state(page) == found, "the late answer of step 1 is not shown at step 1024"
     assert page.evaluate("getComputedStyle(document.querySelector('.ss-cards')).opacity") == "1"
+
+
+def test_a_question_that_takes_long_is_told_to_be_answered(open_page):
+    page = open_page()
+    settled(page, lambda: page.locator(".ss-words button").nth(1).click())
+    found = settled(page, lambda: (page.get_by_label("Your own sentence").fill("[MASK] " * 64),
+                                   page.get_by_text("answering…").wait_for()))  # fmt: skip
+    assert len(found["predictions"]) == len(found["truth"]) == 64
+    assert page.get_by_text("answering…").count() == 0 and page.locator("[aria-busy], .ss-old").count() == 0
 
 
 def test_a_failed_fetch_is_told_and_can_be_tried_again(open_page):
@@ -389,9 +423,26 @@ def test_without_a_connection(browser, address):
     page.route("**/step-8.safetensors", lambda route: route.abort())
     page.wait_for_function("window.ready")
     page.get_by_role("button", name="Play").click()
-    page.get_by_text("Step 8 cannot be shown: could not fetch /assets/step-8.safetensors (no connection).").wait_for()
+    page.get_by_text("Step 8 cannot be shown: could not fetch /assets/step-8.safetensors (no connection); "
+                     "check the connection and try again.").wait_for()
     assert page.get_by_role("button", name="Play").is_visible(), "it plays no further"
     page.close()
+
+
+@pytest.mark.parametrize("worker", ["", "?noworker"])
+@pytest.mark.parametrize("file", ["manifest.json", "worker.mjs", "engine.mjs"])
+def test_what_is_needed_for_all_steps_can_be_fetched_later(browser, address, file, worker):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address + worker)
+    page.wait_for_function("window.ready")
+    context.route(f"**/{file}", lambda route: route.abort("internetdisconnected"))
+    slider(page).press("End")
+    said = f"could not fetch /assets/{file} (no connection); check the connection and try again."
+    page.get_by_text(f"Step 1,024 cannot be shown: {said}").wait_for()
+    context.unroute(f"**/{file}")
+    assert settled(page, page.get_by_role("button", name="Try again").click)["answer_to"]["step"] == 1024
+    context.close()
 
 
 def test_writing_choosing_and_links(open_page):
@@ -443,6 +494,64 @@ def test_it_can_be_read_and_touched_and_nothing_moves(open_page, width, theme):
     for text in ("x" * 300, "", "zebra [MASK] .", "台灣大學 🙂"):
         settled(page, lambda text=text: page.get_by_label("Your own sentence").fill(text))
         assert page.evaluate("document.documentElement.scrollWidth") <= width, text
+
+
+CHART = """() => {
+  const svg = document.querySelector(".ss-plot svg"), all = (query) => [...svg.querySelectorAll(query)];
+  const number = (node, name) => Number(node.getAttribute(name));
+  const centre = ({ x, y, width, height }) => [x + width / 2, y + height / 2];
+  return {
+    room: document.querySelector(".ss-plot").clientWidth, width: number(svg, "width"),
+    grid: all(".ss-grid").map((line) => number(line, "y1")),
+    labels: all("text").map((text) => [text.textContent, number(text, "x"), number(text, "y")]),
+    cursor: all(".ss-chosen").map((line) => [number(line, "x1"), number(line, "x2")]),
+    best: all(".ss-ceiling").map((line) => [number(line, "y1"), number(line, "y2")]),
+    curves: all(".ss-curve").map((curve) => ({
+      points: [...curve.firstChild.getAttribute("d").matchAll(/([ML])([\\d.]+) ([\\d.]+)h0/g)]
+        .map((one) => one.slice(1)),
+      marks: [...curve.children].slice(1).map((mark) => centre(mark.getBBox())),
+    })),
+  };
+}"""
+
+
+def test_the_chart_shows_the_scores_at_any_width(open_page):
+    """Read as a reader does: a point's height between the lines that are named 0.00 and 1.00 is its score."""
+    page = open_page()
+    for width in (1280, 375, 800):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function("document.querySelector('.ss-plot svg').getAttribute('width')"
+                               " === String(document.querySelector('.ss-plot').clientWidth)")  # fmt: skip
+        places = []
+        for now, step in enumerate(STEPS):
+            slider(page).evaluate("(s, now) => { s.value = now; s.dispatchEvent(new Event('input')); }", now)
+            drawn = page.evaluate(CHART)
+            lines = {text: y for text, _, y in drawn["labels"]}
+            assert [lines[f"{score / 4:.2f}"] - 4 for score in range(5)] == drawn["grid"], "a line has another's name"
+            bottom, _, _, _, top = drawn["grid"]
+            assert drawn["best"] == [pytest.approx([bottom + (top - bottom) * best] * 2) for best in (0.97, 1)]
+            [(x, also)] = drawn["cursor"]
+            places.append(x)
+            assert x == also and f"step {step:,}" in lines, "the line at the chosen step, and its name"
+            for curve, given in zip(drawn["curves"], CURVES, strict=True):
+                height = {at: bottom + (top - bottom) * value
+                          for at, value in enumerate(given["values"]) if value is not None}  # fmt: skip
+                begins = ["M" if at - 1 not in height else "L" for at in height]
+                assert [kind for kind, _, _ in curve["points"]] == begins, "a step without a score is a gap"
+                points = {float(x): float(y) for _, x, y in curve["points"]}
+                assert [*points.values()] == pytest.approx([*height.values()])
+                for x, y in curve["marks"]:
+                    assert any(abs(x - at) < 1 and abs(y - there) < 1 for at, there in points.items()), "a mark beside"
+                assert any(abs(x - places[-1]) < 1 for x, _ in curve["marks"]) == (now in height), "a mark at the step"
+        assert drawn["width"] == drawn["room"] and min(width, 960) - 100 < drawn["room"] < width
+        for curve, given in zip(drawn["curves"], CURVES, strict=True):
+            known = [place for place, value in zip(places, given["values"], strict=True) if value is not None]
+            assert [float(x) for _, x, _ in curve["points"]] == pytest.approx(known), "the cursor is beside the points"
+        assert places == pytest.approx([places[0] + (places[-1] - places[0]) * i / 4 for i in range(5)])
+        named = {text: x for text, x, _ in drawn["labels"]}
+        assert {"0", "1,024"} <= set(named), "the first and the last step are named"
+        assert all(named[f"{step:,}"] == x for step, x in zip(STEPS, places) if f"{step:,}" in named)
+        page.wait_for_function("models[0].get('answer_to').step === 1024")  # an answer draws the chart anew, too
 
 
 def test_a_late_answer_of_the_kernel_is_not_shown_at_another_step(browser, make_site, serve, folder, tmp_path):

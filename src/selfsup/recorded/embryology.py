@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..abilities import CLOZES, PROBES, Cloze, Probed, answers, counting, told_by_layer, vectors
+from ..abilities import CLOZES, PROBES, Cloze, Probed, answers, counting, vectors
 from ..corpora import Corpus, load_corpus, tinyworld
 from ..corpora.tinyworld.automaton import SPECIAL
 from ..corpora.tinyworld.corpus import HELD_OUT_SEED
@@ -24,7 +24,7 @@ from ..models.bert import MaskedLanguageModel
 from ..models.pretrained import load_snapshot, save_pretrained, snapshots
 from ..models.shapes import TransformerConfig
 from ..objectives.masking import Masking
-from ..probing import control_labels, description_length, fit_probe, interval, right
+from ..probing import control_labels, description_length, fit_probe, interval, right, told_by_layer
 from ..training import Recipe, train
 from .fine_tuning import VALIDATION_SEED, judge, learn, side_by_side
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import anywidget
 import traitlets as t
 
@@ -75,12 +77,14 @@ class LabelSlider(anywidget.AnyWidget):
                 form = "a label, and a score from 0 to 1"
             if not good:
                 raise BadQuestion(f"{name} has {line!r} for {task}: give {form}")
-        return lines
+        if name == "best":
+            return {task: float(score) for task, score in lines.items()}
+        return {task: line | {"score": float(line["score"])} for task, line in lines.items()}
 
 
 def is_score(value) -> bool:
-    """Whether it is a number from 0 to 1."""
-    return type(value) in (int, float) and 0 <= value <= 1
+    """Whether it is a number from 0 to 1, of any kind: NumPy's, too, which a page can read as floats of Python."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def checked(runs: list[dict]) -> list[dict]:
@@ -96,4 +100,4 @@ def checked(runs: list[dict]) -> list[dict]:
             raise BadQuestion(f"{run!r} needs a whole number of labels from 1, and a score from 0 to 1")
     if len({(run["task"], run["way"], run["seed"], run["labels"]) for run in runs}) < len(runs):
         raise BadQuestion("a run comes twice: give one score for each task, way, seed and number of labels")
-    return runs
+    return [run | {"score": float(run["score"])} for run in runs]

@@ -2,7 +2,7 @@
 // Everything shown is a trait: the question (sentence, touched, model_name, top) and the answer to it.
 
 import {
-  LONGEST_LINK, ROOT, SILENT_KERNEL, check, choice, clip, copyLink, engine, fillWord, key, make, nats, rough, speech,
+  ROOT, SILENT_KERNEL, check, choice, clip, copyLink, engine, fillWord, fitsLink, key, make, nats, rough, speech, waiter,
   wordCard,
 } from "./shared.mjs";
 
@@ -13,7 +13,7 @@ export function writeLink(anchor, { sentence, touched, model_name }) {
   const mark = { mask: "m", unchanged: "u" };
   const codes = touched.map(({ position, kind, seed = 0, word }) =>
     position + (mark[kind] ?? (word === undefined ? `r${seed}` : `w${encodeURIComponent(word)}`)));
-  const fields = { w: anchor, m: model_name, s: sentence.slice(0, LONGEST_LINK), t: codes.join(" ") };
+  const fields = { w: anchor, m: model_name, s: sentence, t: codes.join(" ") };
   return `#${new URLSearchParams(fields)}`;
 }
 
@@ -23,7 +23,7 @@ export function readLink(fragment, anchor, names) {
   if (fields.get("w") !== anchor) return null;
   const unreadable = new Error("The link's state could not be read, so the page shows its own.");
   const [sentence, model_name, codes] = ["s", "m", "t"].map((name) => fields.get(name) ?? "");
-  if (!names.includes(model_name) || sentence.length > LONGEST_LINK) throw unreadable;
+  if (!names.includes(model_name) || !fitsLink(sentence)) throw unreadable;
   const touched = codes.split(" ").filter(Boolean).map((code) => {
     const match = /^(\d{1,3})(?:(m)|(u)|r(\d{1,5})|w([^ ]{1,300}))$/.exec(code);
     if (!match || Number(match[4] ?? 0) > 65535) throw unreadable;
@@ -71,9 +71,10 @@ function render({ model, el }) {
   const told = make("p", { class: "ss-small ss-told" });
   const cards = make("div", { class: "ss-cards" });
   const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
-  const truthKey = key("truth", "exact truth");
+  const truthKey = key("truth", "exact truth"), status = make("p", { class: "ss-small ss-doing", role: "status" });
+  const wait = waiter(cards, status);
   const legend = make("div", { class: "ss-row ss-legend" }, key("seen", "x′ what the model sees"),
-    key("hidden", "x″ what is hidden from it"), key("model", "the model"), truthKey);
+    key("hidden", "x″ what is hidden from it"), key("model", "the model"), truthKey, status);
   const field = make("input", { type: "text", dir: "auto", id: `ss-text-${view}`, maxlength: 10000, autocomplete: "off",
     autocapitalize: "off", spellcheck: "false", placeholder: "type a sentence", oninput: () => {
       clearTimeout(typing);
@@ -105,7 +106,7 @@ function render({ model, el }) {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
     if (!onPage && asks) { // the same question again is not answered again
-      root.setAttribute("aria-busy", "true");
+      wait("answering…");
       clearTimeout(patience);
       patience = setTimeout(() => say(SILENT_KERNEL), 5000);
     }
@@ -115,7 +116,7 @@ function render({ model, el }) {
     const number = ++asked;
     await Promise.resolve(); // traits that change together are one question
     if (number !== asked || gone) return;
-    root.setAttribute("aria-busy", "true");
+    wait("answering…");
     let answer;
     try {
       answer = await ask(model.get("model_name"), question());
@@ -170,7 +171,7 @@ function render({ model, el }) {
 
   function copy() {
     spoken.textContent = "";
-    return copyLink(writeLink(model.get("anchor"), question()), say);
+    return copyLink(writeLink(model.get("anchor"), question()), [model.get("sentence")], say);
   }
 
   // Showing.
@@ -210,7 +211,7 @@ function render({ model, el }) {
 
   function showAnswer() {
     clearTimeout(patience);
-    root.removeAttribute("aria-busy");
+    wait("");
     const [list, predictions, truth] = ["words", "predictions", "truth"].map((name) => model.get(name));
     say(model.get("note"));
     truthKey.hidden = !truth.length;

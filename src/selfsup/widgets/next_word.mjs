@@ -2,7 +2,7 @@
 // In a notebook the kernel answers; on a page of the site, the engine in the browser. The dice are always the page's.
 
 import { die, distribution, entropy, pick } from "./sampling.mjs";
-import { LONGEST_LINK, ROOT, SILENT_KERNEL, clip, copyLink, engine, key, make, percent } from "./shared.mjs";
+import { ROOT, SILENT_KERNEL, clip, copyLink, engine, fitsLink, key, make, percent } from "./shared.mjs";
 
 const SHOWN = 8, MOST_AT_ONCE = 40;
 
@@ -10,7 +10,7 @@ const SHOWN = 8, MOST_AT_ONCE = 40;
 export const joined = (text, word) => `${text.trimEnd()}${/^[.,!?]$/.test(word) || !text.trim() ? "" : " "}${word}`;
 
 export function writeLink(anchor, { text, temperature, top_k, top_p }) {
-  return `#${new URLSearchParams({ w: anchor, s: text.slice(0, LONGEST_LINK), t: temperature, k: top_k, p: top_p })}`;
+  return `#${new URLSearchParams({ w: anchor, s: text, t: temperature, k: top_k, p: top_p })}`;
 }
 
 /** The text and the settings in a fragment; null when it is not for this widget; throws when it cannot be read. */
@@ -19,7 +19,7 @@ export function readLink(fragment, anchor) {
   if (fields.get("w") !== anchor) return null;
   const text = fields.get("s") ?? "";
   const [temperature, top_k, top_p] = ["t", "k", "p"].map((name) => Number(fields.get(name) ?? NaN));
-  if (text.length > LONGEST_LINK || !(temperature >= 0 && temperature <= 2) || !Number.isInteger(top_k) || top_k < 0
+  if (!fitsLink(text) || !(temperature >= 0 && temperature <= 2) || !Number.isInteger(top_k) || top_k < 0
     || top_k > 1000 || !(top_p >= 0.01 && top_p <= 1)) {
     throw new Error("The link's state could not be read, so the page shows its own.");
   }
@@ -56,7 +56,7 @@ function render({ model, el }) {
   const buttons = make("div", { class: "ss-buttons ss-row" }, player, button("One word", () => run(1)), button("Take one back", back));
   if (examples.length > 1) buttons.append(button("Another beginning", another));
   buttons.append(button("Reset", () => { stop(); set(initial); }));
-  if (onPage) buttons.append(button("Copy link", () => copyLink(writeLink(model.get("anchor"), { text: model.get("text"), ...settings() }), say)));
+  if (onPage) buttons.append(button("Copy link", () => copyLink(writeLink(model.get("anchor"), { text: model.get("text"), ...settings() }), [model.get("text")], say)));
   const slider = (title, traits, read, shown) => {
     const value = make("output", { class: "ss-small" });
     const input = make("input", { type: "range", id: `ss-${title.replace(/\W/g, "")}-${view}`, ...traits, oninput: () => set(read(Number(input.value))) });

@@ -1,13 +1,13 @@
 // PairPlayground's user interface: two sentences, exchanged, replaced or written, and what can be asked about them.
 // In a notebook the kernel answers; on a page of the site, the engine in the browser.
 
-import { LONGEST_LINK, ROOT, SILENT_KERNEL, bars, copyLink, engine, key, make, percent } from "./shared.mjs";
+import { ROOT, SILENT_KERNEL, bars, copyLink, engine, fitsLink, key, make, percent, waiter } from "./shared.mjs";
 
 const NOT_OF_TINYWORLD = "Two sentences of Tinyworld are needed for an exact answer.";
 const QUESTION = ["a", "b", "first", "second", "swapped", "typed"];
 
 export function writeLink(anchor, { a, b }) {
-  return `#${new URLSearchParams({ w: anchor, a: a.slice(0, LONGEST_LINK), b: b.slice(0, LONGEST_LINK) })}`;
+  return `#${new URLSearchParams({ w: anchor, a, b })}`;
 }
 
 /** The two sentences in a fragment; null when it is not for this widget; throws when it cannot be read. */
@@ -15,7 +15,7 @@ export function readLink(fragment, anchor) {
   const fields = new URLSearchParams(fragment.replace(/^#/, ""));
   if (fields.get("w") !== anchor) return null;
   const [a, b] = ["a", "b"].map((name) => fields.get(name) ?? "");
-  if (!a || !b || Math.max(a.length, b.length) > LONGEST_LINK) {
+  if (!a || !b || !fitsLink(a, b)) {
     throw new Error("The link's state could not be read, so the page shows its own.");
   }
   return { a, b };
@@ -78,7 +78,9 @@ function render({ model, el }) {
   const note = make("p", { class: "ss-note", role: "status", hidden: true });
   const cards = make("div", { class: "ss-cards" });
   const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
-  const legend = make("div", { class: "ss-row ss-legend" }, key("model", "the model that learned this question"), key("truth", "exact truth"));
+  const status = make("p", { class: "ss-small ss-doing", role: "status" }), wait = waiter(cards, status);
+  const legend = make("div", { class: "ss-row ss-legend" }, key("model", "the model that learned this question"),
+    key("truth", "exact truth"), status);
   const root = make("section", { class: "selfsup ss-pairs", "aria-label": "Pair playground" });
   root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys typed here are not commands
   root.append(make("div", { class: "ss-row" }, line("a", 0, "[CLS] "), line("b", 1, "")), buttons, told, note, legend, cards, spoken);
@@ -91,7 +93,7 @@ function render({ model, el }) {
     const asks = ["a", "b"].some((name) => name in changes && changes[name] !== model.get(name));
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
-    if (asks) root.setAttribute("aria-busy", "true");
+    if (asks) wait("answering…");
     if (!onPage && asks) {
       clearTimeout(patience);
       patience = setTimeout(() => say(SILENT_KERNEL), 5000);
@@ -148,7 +150,7 @@ function render({ model, el }) {
   const warm = () => { if (onPage) for (const name of Object.values(names)) ask(name, null).catch(() => {}); };
 
   function copy() {
-    return copyLink(writeLink(model.get("anchor"), question()), say);
+    return copyLink(writeLink(model.get("anchor"), question()), [model.get("a"), model.get("b")], say);
   }
 
   // Showing.
@@ -164,7 +166,7 @@ function render({ model, el }) {
 
   function showAnswer() {
     clearTimeout(patience);
-    root.removeAttribute("aria-busy");
+    wait("");
     say(model.get("note"));
     const [follows, ordered] = [model.get("follows"), model.get("ordered")];
     cards.replaceChildren();

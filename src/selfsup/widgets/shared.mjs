@@ -1,9 +1,14 @@
 // What the widgets share: elements, choices, numbers, and the way to the models of a site that has no kernel.
 
 const TINY = /^tinyworld-/; // the models with a truth beside them
-export const LONGEST_LINK = 1000;
+const LONGEST_LINK = 1000; // characters of each text in a link
+const MOMENT = 300; // ms that an answer may take unseen
 export const SILENT_KERNEL = "The kernel has not answered: is it busy, or was it restarted? Run the cell again.";
 export const ROOT = globalThis.document?.documentElement.dataset.content_root; // only the site's pages have one
+
+/** What is said of a file that did not come; worker.mjs says the same. */
+const unfetched = (url, why) =>
+  new Error(`could not fetch ${new URL(url).pathname} (${why}); check the connection and try again`);
 
 /** Asks the models of this site in a worker, or on the page where there are no workers. */
 function createEngine() {
@@ -13,8 +18,9 @@ function createEngine() {
   let manifest, backend, number = 0;
 
   async function assetsOf(name) {
-    manifest ??= fetch(address("manifest.json")).then((response) => {
-      if (!response.ok) throw new Error(`could not fetch the list of models (${response.status})`);
+    const list = address("manifest.json");
+    manifest ??= fetch(list).catch(() => ({ status: "no connection" })).then((response) => {
+      if (!response.ok) throw unfetched(list, response.status);
       return response.json();
     });
     const files = await manifest.catch((error) => { manifest = null; throw error; });
@@ -32,7 +38,7 @@ function createEngine() {
     const inPage = async (request) => {
       const { handle } = await import(code).catch((error) => {
         backend = undefined; // the file did not come: the next question may start a worker again
-        throw error;
+        throw error instanceof TypeError ? unfetched(code, "no connection") : error;
       });
       return handle(request);
     };
@@ -66,6 +72,29 @@ function createEngine() {
 
 /** The engine of this page, one for all its widgets. */
 export const engine = () => (globalThis[Symbol.for("selfsup.engine")] ??= createEngine());
+
+/** A function to call with what goes on while an answer is awaited, and with "" when it is there. What lasts more than a
+ *  moment is seen and heard: the old answer, in `cards`, is dimmed, and `status` says what goes on. It stands outside
+ *  of `cards`, since screen readers are silent on what is busy. */
+export function waiter(cards, status) {
+  let since = null, timer;
+  return (doing, moment = MOMENT) => {
+    clearTimeout(timer);
+    if (doing) {
+      since ??= performance.now(); // a new question does not begin the waiting anew
+      cards.setAttribute("aria-busy", "true");
+      timer = setTimeout(() => {
+        cards.classList.add("ss-old");
+        status.textContent = doing;
+      }, since + moment - performance.now());
+    } else {
+      since = null;
+      cards.removeAttribute("aria-busy");
+      cards.classList.remove("ss-old");
+      status.textContent = "";
+    }
+  };
+}
 
 /** An element; text is only ever text. */
 export function make(tag, traits = {}, ...children) {
@@ -211,8 +240,15 @@ export function speech(list, predictions, truth) {
   return parts.join(" ");
 }
 
-/** Put `link` into the address bar and the clipboard, and say so. */
-export async function copyLink(link, say) {
+/** Whether a link has room for these texts. */
+export const fitsLink = (...texts) => texts.every((text) => Array.from(text).length <= LONGEST_LINK);
+
+/** Put `link` into the address bar and the clipboard, and say so; where a text of it is too long, only say that. */
+export async function copyLink(link, texts, say) {
+  if (!fitsLink(...texts)) {
+    say(`There is no link to so long a text: a link has room for ${LONGEST_LINK} characters.`);
+    return;
+  }
   history.replaceState(history.state, "", link);
   try {
     await navigator.clipboard.writeText(location.href);

@@ -1,7 +1,7 @@
 // Specialists' user interface: one text, and four fine-tuned models that answer at once.
 // In a notebook the kernel answers; on a page of the site, the engine in the browser.
 
-import { LONGEST_LINK, ROOT, SILENT_KERNEL, bars, copyLink, engine, key, make, percent } from "./shared.mjs";
+import { ROOT, SILENT_KERNEL, bars, copyLink, engine, fitsLink, key, make, percent, waiter } from "./shared.mjs";
 
 const MODEL = "tinyworld-start";
 const QUESTION = ["text", "statement", "query"];
@@ -13,8 +13,7 @@ const TAGS = {
 };
 
 export function writeLink(anchor, question) {
-  const state = QUESTION.map((name) => [name, question[name].slice(0, LONGEST_LINK)]);
-  return `#${new URLSearchParams([["w", anchor], ...state])}`;
+  return `#${new URLSearchParams([["w", anchor], ...QUESTION.map((name) => [name, question[name]])])}`;
 }
 
 /** The question in a fragment; null when it is not for this widget; throws when it cannot be read. */
@@ -22,7 +21,7 @@ export function readLink(fragment, anchor) {
   const fields = new URLSearchParams(fragment.replace(/^#/, ""));
   if (fields.get("w") !== anchor) return null;
   const found = Object.fromEntries(QUESTION.map((name) => [name, fields.get(name) ?? ""]));
-  if (!found.text || Object.values(found).some((value) => value.length > LONGEST_LINK)) {
+  if (!found.text || !fitsLink(...Object.values(found))) {
     throw new Error("The link's state could not be read, so the page shows its own.");
   }
   return found;
@@ -88,7 +87,8 @@ function render({ model, el }) {
   const answer = card("Where is the answer?", lists.query, fields.query);
   const kinds = card("What kind of word is each?");
   const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
-  const legend = make("div", { class: "ss-row ss-legend" }, key("model", "the fine-tuned models"), key("truth", "exact truth"));
+  const status = make("p", { class: "ss-small ss-doing", role: "status" }), wait = waiter(cards, status);
+  const legend = make("div", { class: "ss-row ss-legend" }, key("model", "the fine-tuned models"), key("truth", "exact truth"), status);
   const root = make("section", { class: "selfsup ss-specialists", "aria-label": "Four fine-tuned models" });
   root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys typed here are not commands
   root.append(make("label", { for: fields.text.id, class: "ss-small" }, "Your text"), fields.text, buttons, note, legend, cards, spoken);
@@ -101,7 +101,7 @@ function render({ model, el }) {
     const asks = QUESTION.some((name) => name in changes && changes[name] !== model.get(name));
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
-    if (asks) root.setAttribute("aria-busy", "true");
+    if (asks) wait("answering…");
     if (!onPage && asks) {
       clearTimeout(patience);
       patience = setTimeout(() => say(SILENT_KERNEL), 5000);
@@ -134,7 +134,7 @@ function render({ model, el }) {
   const warm = () => ask(MODEL, { ...question(), forms: model.get("forms") }).catch(() => {});
 
   function copy() {
-    return copyLink(writeLink(model.get("anchor"), question()), say);
+    return copyLink(writeLink(model.get("anchor"), question()), Object.values(question()), say);
   }
 
   // Showing.
@@ -158,7 +158,7 @@ function render({ model, el }) {
 
   function showAnswer() {
     clearTimeout(patience);
-    root.removeAttribute("aria-busy");
+    wait("");
     say(model.get("note"));
     const { words, sentiment, tags, entailment, found } = Object.fromEntries(ANSWER.map((name) => [name, model.get(name)]));
     ending.replaceChildren(...(sentiment ? [

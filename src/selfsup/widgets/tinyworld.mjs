@@ -152,12 +152,20 @@ class Language {
   posterior(tokens, masked) {
     if (!tokens.length) throw new Error("the text is empty: give at least one sentence");
     const layers = this.#forward(tokens, new Set(masked));
-    const read = new Set(); // registers that a masked token reads: their value is followed backwards
-    for (const t of masked) for (const place of layers[t]) if (this.view[place.state] !== null) read.add(this.views[this.view[place.state]].register);
+    const row = { begin: new Map(), width: 0 }; // of the values of each register that a masked token reads
+    for (const t of masked) {
+      for (const { state } of layers[t]) {
+        const register = this.view[state] === null ? null : this.views[this.view[state]].register;
+        if (register === null || row.begin.has(register)) continue;
+        row.begin.set(register, row.width);
+        row.width += this.priors[register].length;
+      }
+    }
     const answers = new Map();
+    let splits; // of one layer: those of all together are up to a gigabyte
     for (let t = tokens.length - 1; t >= 0; t--) {
-      for (const place of layers[t]) this.#future(place, t === tokens.length - 1, read);
-      if (masked.includes(t)) answers.set(t, this.#token(layers[t]));
+      splits = this.#futures(layers[t], layers[t + 1], splits, row);
+      if (masked.includes(t)) answers.set(t, this.#token(layers[t], splits, row));
     }
     if (!(layers.at(-1).reduce((sum, place) => sum + place.mass * place.future, 0) > 0)) throw new Impossible(tokens.length, null);
     return masked.map((t) => normalised(answers.get(t)));
@@ -239,10 +247,11 @@ class Language {
   }
 
   #beginning() {
-    return { state: this.start, valuation: this.everything, mass: 1, out: [] };
+    return { state: this.start, valuation: this.everything, mass: 1, future: 0 };
   }
 
-  /** The places alive after each token, each layer scaled to mass 1. */
+  /** The places alive after each token, each layer scaled to mass 1, with the edges that lead to it: an edge is three
+   *  numbers and no object, since a long text of [MASK]s has a million of them. */
   #forward(tokens, masked) {
     if (this.known.size > 50000) { // what is remembered may be forgotten between two questions
       this.known.clear();
@@ -252,19 +261,22 @@ class Language {
     return tokens.map((token, t) => {
       const hidden = masked.has(t) || token === "[MASK]", word = this.index.get(token);
       if (!hidden && word === undefined) throw new Impossible(t, token, `'${token}' (token ${t + 1}) is not one of its words`);
-      const next = new Map();
-      for (const place of layer) {
+      const next = [], numbers = new Map(), edges = { from: [], to: [], weight: [] };
+      layer.forEach((place, from) => {
         for (const [state, before, weight] of this.#moves(place)) {
           for (const [valuation, chance] of hidden ? [[before, 1]] : this.#read(state, before, word)) {
             const key = state * 2 ** 32 + valuation.number;
-            let target = next.get(key);
-            if (!target) next.set(key, (target = { state, valuation, mass: 0, out: [] }));
-            target.mass += place.mass * weight * chance;
-            place.out.push([target, weight * chance]);
+            let to = numbers.get(key);
+            if (to === undefined) numbers.set(key, (to = next.push({ state, valuation, mass: 0, future: 0 }) - 1));
+            next[to].mass += place.mass * weight * chance;
+            edges.from.push(from);
+            edges.to.push(to);
+            edges.weight.push(weight * chance);
           }
         }
-      }
-      layer = [...next.values()];
+      });
+      layer = next;
+      layer.edges = edges;
       layer.scale = layer.reduce((sum, place) => sum + place.mass, 0);
       if (!(layer.scale > 0)) throw new Impossible(t, token);
       for (const place of layer) place.mass /= layer.scale;
@@ -331,27 +343,35 @@ class Language {
     })());
   }
 
-  /** place.future: P(what follows | place); place.split: the same, split by the value of each register in `read`. */
-  #future(place, last, read) {
-    const end = last ? this.final.get(place.state) ?? 0 : 0;
-    place.future = end + place.out.reduce((sum, [target, weight]) => sum + weight * target.future, 0);
-    place.split = new Map();
-    for (const register of read) {
-      const forgets = last || (this.final.has(place.state) && this.perSentence.includes(register));
-      const split = forgets ? this.#values(place.valuation, register).map((p) => p * place.future)
-        : new Array(this.priors[register].length).fill(0);
-      if (!forgets) for (const [target, weight] of place.out) target.split.get(register).forEach((p, value) => { split[value] += weight * p; });
-      place.split.set(register, split);
-    }
-    place.out = [];
+  /** Sets place.future, P(what follows | place), of a layer. The result: a row for each place, the same split by the
+   *  value of each register. next, later: the layer after it and its result; undefined for the last one. */
+  #futures(layer, next, later, { begin, width }) {
+    const splits = new Float64Array(layer.length * width);
+    if (next) {
+      const { from, to, weight } = next.edges;
+      for (let e = 0; e < from.length; e++) {
+        layer[from[e]].future += weight[e] * next[to[e]].future;
+        for (let k = 0; k < width; k++) splits[from[e] * width + k] += weight[e] * later[to[e] * width + k];
+      }
+    } else for (const place of layer) place.future = this.final.get(place.state) ?? 0;
+    layer.forEach((place, i) => {
+      for (const [register, first] of begin) {
+        if (next && !(this.final.has(place.state) && this.perSentence.includes(register))) continue;
+        splits.set(this.#values(place.valuation, register).map((p) => p * place.future), i * width + first); // it ends here
+      }
+    });
+    return splits;
   }
 
-  #token(layer) {
+  #token(layer, splits, { begin, width }) {
     const answer = new Float64Array(this.words.length + SPECIAL);
-    for (const place of layer) {
-      if (this.view[place.state] === null) this.#emit(answer, place.state, place.mass * place.future);
-      else this.#emit(answer, place.state, place.mass, (register) => place.split.get(register));
-    }
+    layer.forEach(({ state, mass, future }, i) => {
+      if (this.view[state] === null) this.#emit(answer, state, mass * future);
+      else this.#emit(answer, state, mass, (register) => {
+        const first = i * width + begin.get(register);
+        return splits.subarray(first, first + this.priors[register].length);
+      });
+    });
     return answer;
   }
 

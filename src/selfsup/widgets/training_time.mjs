@@ -3,7 +3,7 @@
 // when they are first asked for.
 
 import {
-  LONGEST_LINK, ROOT, SILENT_KERNEL, clip, copyLink, draw, engine, fillWord, key, make, rough, speech, wordCard,
+  ROOT, SILENT_KERNEL, clip, copyLink, draw, engine, fillWord, fitsLink, key, make, rough, speech, waiter, wordCard,
 } from "./shared.mjs";
 
 const QUESTION = ["sentence", "position", "step", "top"];
@@ -22,7 +22,7 @@ const STYLES = [ // a dash, a mark and how much of the model's colour, for one c
 ];
 
 export function writeLink(anchor, { sentence, position, step }) {
-  return `#${new URLSearchParams({ w: anchor, s: sentence.slice(0, LONGEST_LINK), p: position, t: step })}`;
+  return `#${new URLSearchParams({ w: anchor, s: sentence, p: position, t: step })}`;
 }
 
 /** The question in a fragment; null when it is not for this widget; throws when it cannot be read. */
@@ -31,7 +31,7 @@ export function readLink(fragment, anchor, steps) {
   if (fields.get("w") !== anchor) return null;
   const [sentence, position, step] = ["s", "p", "t"].map((name) => fields.get(name) ?? "");
   const known = /^\d{1,4}$/.test(position) && /^\d+$/.test(step) && steps.includes(Number(step));
-  if (!known || sentence.length > LONGEST_LINK) {
+  if (!known || !fitsLink(sentence)) {
     throw new Error("The link's state could not be read, so the page shows its own.");
   }
   return { sentence, position: Number(position), step: Number(step) };
@@ -102,6 +102,43 @@ function chart(curves, steps, now, width) {
   ...parts);
 }
 
+/** The scores at one step: {table, show(number of the step, its name)}. */
+function scoreTable(curves) {
+  const body = make("tbody"), caption = make("caption", { class: "ss-for-readers" });
+  const heads = ["Ability", "Score", "Best possible"].map((name) => make("th", { scope: "col" }, name));
+  heads[2].prepend(draw("svg", { width: 22, height: 10, "aria-hidden": "true" },
+    draw("line", { class: "ss-ceiling", x1: 0, y1: 5, x2: 22, y2: 5 })));
+  const cell = (kind, score) => make("td", { class: `ss-${kind}-text` }, score?.toFixed(2) ?? "–");
+  const show = (now, step) => {
+    caption.textContent = `At ${step}`;
+    body.replaceChildren(...curves.map(({ name, values, best }, i) => {
+      const swatch = draw("svg", { width: 36, height: 14, "aria-hidden": "true" },
+        curve(i, draw("path", { d: "M0 7h36", "stroke-dasharray": STYLES[i][0] }), STYLES[i][1](18, 7)));
+      const head = make("th", { scope: "row" }, swatch, name);
+      return make("tr", {}, head, cell("model", values[now]), cell("truth", best));
+    }));
+  };
+  const table = make("table", { class: "ss-scores", hidden: !curves.length }, caption,
+    make("thead", {}, make("tr", {}, ...heads)), body);
+  return { table, show };
+}
+
+/** Fills the list of words; touched, one is chosen by its place. The boxes that are there stay, and so does the focus. */
+function showWords(boxes, words, position, choose) {
+  while (boxes.children.length > words.length) boxes.lastChild.remove();
+  words.forEach((word, i) => {
+    if (!boxes.children[i]) {
+      boxes.append(make("li", {}, make("button", { type: "button", onclick: () => choose(i) })));
+    }
+    const box = boxes.children[i].firstChild, hidden = i === position || word.given;
+    box.className = `ss-word${hidden ? " ss-touched" : ""}${/^\p{P}$/u.test(word.text) ? " ss-mark" : ""}`;
+    box.setAttribute("aria-pressed", String(hidden));
+    box.setAttribute("aria-label", clip(word.text, 40) + (hidden ? ", hidden by [MASK]" : ""));
+    const masks = word.pieces.map(() => "[MASK]").join(" ");
+    fillWord(box, word.text, hidden ? masks : word.text, hidden && !word.given ? clip(word.text, 48) : "", hidden);
+  });
+}
+
 let views = 0;
 
 function render({ model, el }) {
@@ -131,7 +168,8 @@ function render({ model, el }) {
   const labelled = (label, input) => make("div", { class: "ss-own" },
     make("label", { for: input.id, class: "ss-small" }, label), input);
   const buttons = make("div", { class: "ss-buttons" }, button("Reset", () => { stop(); set(initial); }));
-  if (onPage) buttons.append(button("Copy link", () => copyLink(writeLink(model.get("anchor"), question()), say)));
+  const copy = () => copyLink(writeLink(model.get("anchor"), question()), [model.get("sentence")], say);
+  if (onPage) buttons.append(button("Copy link", copy));
   const words = make("ul", { class: "ss-words", dir: "auto", "aria-label": "The sentence: touch the word to hide" });
   const note = make("p", { class: "ss-note", role: "status", hidden: true });
   const again = button("Try again", () => { slider.focus(); askEngine(); }, { hidden: true });
@@ -145,13 +183,9 @@ function render({ model, el }) {
       set({ step: steps[slider.value] });
     } });
   const player = button("Play", () => (playing ? stop() : play()), { class: "ss-play" });
-  const at = make("b", { class: "ss-at" }), fetched = make("span", { class: "ss-small", role: "status" });
-  const body = make("tbody"), caption = make("caption", { class: "ss-for-readers" });
-  const heads = ["Ability", "Score", "Best possible"].map((name) => make("th", { scope: "col" }, name));
-  heads[2].prepend(draw("svg", { width: 22, height: 10, "aria-hidden": "true" },
-    draw("line", { class: "ss-ceiling", x1: 0, y1: 5, x2: 22, y2: 5 })));
-  const table = make("table", { class: "ss-scores", hidden: !curves.length }, caption,
-    make("thead", {}, make("tr", {}, ...heads)), body);
+  const at = make("b", { class: "ss-at" }), status = make("span", { class: "ss-small", role: "status" });
+  const wait = waiter(cards, status);
+  const scores = scoreTable(curves);
   const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
   const root = make("section", { class: "selfsup ss-training", "aria-label": "A model at each step of its training" },
     make("div", { class: "ss-row ss-last" }, ...(examples.length ? [labelled("A sentence", ready)] : []),
@@ -159,8 +193,8 @@ function render({ model, el }) {
     words, note,
     make("div", { class: "ss-row ss-legend" }, key("seen", "x′ what the model sees"),
       key("hidden", "x″ what is hidden from it"), key("model", "the model"), truthKey),
-    cards, slider, make("div", { class: "ss-row ss-time" }, player, make("div", {}, at, fetched), again), plot,
-    table, spoken);
+    cards, slider, make("div", { class: "ss-row ss-time" }, player, make("div", {}, at, status), again), plot,
+    scores.table, spoken);
   root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys typed here are not commands
   el.replaceChildren(root);
 
@@ -239,10 +273,12 @@ function render({ model, el }) {
   function showState() {
     const now = place(), step = steps[now], name = stepName(step, read[now]);
     const waits = onPage && pending() && !here.has(step);
-    if (pending() && !failed) root.setAttribute("aria-busy", "true");
-    else root.removeAttribute("aria-busy");
-    root.classList.toggle("ss-waits", waits);
-    fetched.textContent = failed || (waits ? `fetching step ${count(step)}…` : "");
+    if (failed) {
+      wait("");
+      cards.classList.add("ss-old"); // they are still of another question
+      status.textContent = failed;
+    } else if (waits) wait(`fetching step ${count(step)}…`, 0);
+    else wait(pending() ? "answering…" : "");
     again.hidden = !failed;
     say(model.get("note"));
     slider.value = now;
@@ -251,34 +287,13 @@ function render({ model, el }) {
     if (!typing && field.value !== model.get("sentence")) field.value = model.get("sentence");
     ready.value = examples.findIndex(([sentence]) => sentence === model.get("sentence"));
     if (ready.selectedIndex < 0) ready.value = "";
-    showWords();
+    showWords(words, model.get("words"), model.get("position"), (position) => set({ position }));
     drawCurves();
-    caption.textContent = `At ${name}`;
-    body.replaceChildren(...curves.map(({ name: ability, values, best }, i) => {
-      const swatch = draw("svg", { width: 36, height: 14, "aria-hidden": "true" },
-        curve(i, draw("path", { d: "M0 7h36", "stroke-dasharray": STYLES[i][0] }), STYLES[i][1](18, 7)));
-      const cell = (kind, score) => make("td", { class: `ss-${kind}-text` }, score?.toFixed(2) ?? "–");
-      const name = make("th", { scope: "row" }, swatch, ability);
-      return make("tr", {}, name, cell("model", values[now]), cell("truth", best));
-    }));
+    scores.show(now, name);
   }
 
   function drawCurves() {
     if (curves.length) plot.replaceChildren(chart(curves, steps, place(), Math.max(260, Math.floor(plot.clientWidth))));
-  }
-
-  function showWords() {
-    const list = model.get("words"), position = model.get("position");
-    while (words.children.length > list.length) words.lastChild.remove();
-    list.forEach((word, i) => {
-      if (!words.children[i]) words.append(make("li", {}, button("", () => set({ position: i }))));
-      const box = words.children[i].firstChild, hidden = i === position || word.given;
-      box.className = `ss-word${hidden ? " ss-touched" : ""}${/^\p{P}$/u.test(word.text) ? " ss-mark" : ""}`;
-      box.setAttribute("aria-pressed", String(hidden));
-      box.setAttribute("aria-label", clip(word.text, 40) + (hidden ? ", hidden by [MASK]" : ""));
-      const masks = word.pieces.map(() => "[MASK]").join(" ");
-      fillWord(box, word.text, hidden ? masks : word.text, hidden && !word.given ? clip(word.text, 48) : "", hidden);
-    });
   }
 
   function showAnswer() {

@@ -48,9 +48,12 @@ class TrainingTime(Asked):
       examples  list of [sentence, position]
       curves    list of {"name", "values": a score from 0 to 1, or None, for each of `steps`, "best": the best score
                 possible, or None}
-      run       the name of the run, that of its folder; anchor: the widget's name in links
+      run       the name of the run, that of its folder
+      anchor    the widget's name in links, a plain name such as training_2: another for each of a page
 
-    run: a shipped checkpoint with snapshots, or the folder of a run with them. Raises ValueError, mostly BadQuestion.
+    run: a shipped checkpoint with snapshots, or the folder of a run with them. Raises BadQuestion, a ValueError and a
+    TraitError, for what cannot be shown; TraitError for a value of another type; and ValueError for a run without
+    snapshots or with damaged ones.
     """
 
     _esm = front_end("training_time.mjs")
@@ -78,11 +81,13 @@ class TrainingTime(Asked):
         self,
         sentence: str | None = None,
         position: int | None = None,
+        step: int | None = None,
         *,
+        top: int = 5,
         curves: list[dict] | tuple = (),
         run: str | Path = RUN,
         examples: list | None = None,
-        **traits,
+        anchor: str = "training",
     ):
         self._ready, self._question = False, None
         kept = snapshots(run)
@@ -95,9 +100,18 @@ class TrainingTime(Asked):
             examples = _tiny_examples(language) if language else []
         examples = checked_examples(examples)
         first, place = examples[0] if sentence is None and examples else (sentence or "", 0)
-        given = {"sentence": first, "position": place if position is None else position, "step": steps[0]} | traits
-        curves, read = checked_curves(list(curves), steps), words_read(self._folder, steps)
-        super().__init__(run=name, steps=steps, read=read, examples=examples, curves=curves, **given)
+        super().__init__(
+            sentence=first,
+            position=place if position is None else position,
+            step=steps[0] if step is None else step,
+            top=top,
+            run=name,
+            steps=steps,
+            read=words_read(self._folder, steps),
+            examples=examples,
+            curves=checked_curves(list(curves), steps),
+            anchor=anchor,
+        )
         self._ready = True
         self._answer()
 
@@ -168,6 +182,7 @@ def checked_curves(curves: list[dict], steps: list[int]) -> list[dict]:
     """The curves, if they can be drawn over these steps."""
     if len(curves) > MOST_CURVES:
         raise BadQuestion(f"there are {len(curves)} curves: give at most {MOST_CURVES}")
+    checked = []
     for one in curves:
         if not isinstance(one, dict) or not {"name", "values"} <= one.keys() <= {"name", "values", "best"}:
             raise BadQuestion(f"{one!r} is no curve: give its name, its values and, where it is known, the best score")
@@ -175,9 +190,12 @@ def checked_curves(curves: list[dict], steps: list[int]) -> list[dict]:
             raise BadQuestion(f"a curve has the name {one['name']!r}: give a few words")
         if not isinstance(one["values"], list | tuple) or len(one["values"]) != len(steps):
             raise BadQuestion(f"the curve {one['name']!r} needs a list of {len(steps)} values, one for each step")
-        for value in (*one["values"], one.get("best")):
+        scores = [*one["values"], one.get("best")]
+        for value in scores:
             if value is not None and not is_score(value):
                 raise BadQuestion(f"the curve {one['name']!r} has {value!r}: give scores from 0 to 1, or None")
+        *values, best = (value if value is None else float(value) for value in scores)
+        checked.append({"name": one["name"], "values": values, "best": best})
     if len({one["name"] for one in curves}) < len(curves):
         raise BadQuestion("two curves have one name: give each its own")
-    return [{"name": one["name"], "values": list(one["values"]), "best": one.get("best")} for one in curves]
+    return checked

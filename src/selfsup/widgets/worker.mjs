@@ -381,16 +381,27 @@ export function restore({ damaged, kind, rate, seed, look }, { model, tokenizer,
 
 const loaded = new Map();
 
+const unfetched = (url, why) =>
+  new Error(`could not fetch ${new URL(url).pathname} (${why}); check the connection and try again`);
+
 async function get(url, kind) {
   const response = await fetch(url).catch(() => ({ status: "no connection" }));
-  if (!response.ok) throw new Error(`could not fetch ${new URL(url).pathname} (${response.status})`);
+  if (!response.ok) throw unfetched(url, response.status);
   return response[kind]();
+}
+
+async function module(url) {
+  try {
+    return await import(url);
+  } catch (error) {
+    throw error instanceof TypeError ? unfetched(url, "no connection") : error;
+  }
 }
 
 /** What all weights of a checkpoint share. assets: addresses {engine, config, weights, tokenizer, world?, tinyworld?} */
 async function loadShared({ engine, config, tokenizer, world, tinyworld }) {
   const [code, settings, words, grammar, language] = await Promise.all([
-    import(engine), get(config, "json"), get(tokenizer, "json"), world && get(world, "json"), tinyworld && import(tinyworld),
+    module(engine), get(config, "json"), get(tokenizer, "json"), world && get(world, "json"), tinyworld && module(tinyworld),
   ]);
   const parts = { code, settings, tokenizer: new code.Tokenizer(words), softmax: code.softmax };
   if (language) {
