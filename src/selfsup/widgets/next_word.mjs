@@ -2,7 +2,7 @@
 // In a notebook the kernel answers; on a page of the site, the engine in the browser. The dice are always the page's.
 
 import { die, distribution, entropy, pick } from "./sampling.mjs";
-import { ROOT, SILENT_KERNEL, clip, copyLink, engine, fitsLink, key, make, percent } from "./shared.mjs";
+import { ROOT, SILENT_KERNEL, clip, copyLink, engine, fitsLink, key, make, percent, waiter } from "./shared.mjs";
 
 const SHOWN = 8, MOST_AT_ONCE = 40;
 
@@ -85,10 +85,12 @@ function render({ model, el }) {
   const grown = make("div");
   tree.append(grown);
   const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
-  const legend = make("div", { class: "ss-row ss-legend" }, key("model", "the model, as you set the dice"), key("truth", "exact truth"));
+  const truthKey = key("truth", "exact truth"), status = make("p", { class: "ss-small ss-doing", role: "status" });
+  const legend = make("div", { class: "ss-row ss-legend" }, key("model", "the model, as you set the dice"), truthKey, status);
+  const answerPart = make("div", { class: "ss-answer" }, told, table, tree), wait = waiter(answerPart, status);
   const root = make("section", { class: "selfsup ss-next-word", "aria-label": "What comes next" });
   root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys typed here are not commands
-  root.append(own, buttons, make("div", { class: "ss-settings" }, ...sliders.map(({ node }) => node)), note, legend, told, table, tree, spoken);
+  root.append(own, buttons, make("div", { class: "ss-settings" }, ...sliders.map(({ node }) => node)), note, legend, answerPart, spoken);
   el.replaceChildren(root);
 
   // Asking.
@@ -100,7 +102,7 @@ function render({ model, el }) {
     const asks = ["text", "growing"].some((one) => one in changes && changes[one] !== model.get(one));
     for (const [one, value] of Object.entries(changes)) model.set(one, value);
     try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
-    if (asks) root.setAttribute("aria-busy", "true");
+    if (asks) wait("answering…");
     if (!onPage && asks) {
       clearTimeout(patience);
       patience = setTimeout(() => { stop(); say(SILENT_KERNEL); }, 5000);
@@ -135,7 +137,7 @@ function render({ model, el }) {
 
   /** Draw up to `most` words, one after another. */
   async function run(most) {
-    if (root.getAttribute("aria-busy") || running) return;
+    if (answerPart.getAttribute("aria-busy") || running) return;
     running = true;
     if (most > 1) player.textContent = "Stop";
     for (let left = most; left > 0 && running && !gone; left--) {
@@ -187,7 +189,7 @@ function render({ model, el }) {
     const focused = body.contains(document.activeElement) ? [...body.rows].indexOf(document.activeElement.closest("tr")) : -1;
     body.replaceChildren();
     told.textContent = "";
-    legend.lastElementChild.hidden = !truth.length;
+    truthKey.hidden = !truth.length;
     if (!logits.length) return;
     const plain = distribution(offered()), chances = drawn(settings());
     const best = Array.from(plain.keys()).sort((a, b) => plain[b] - plain[a] || a - b).slice(0, SHOWN);
@@ -230,7 +232,7 @@ function render({ model, el }) {
 
   function answered() {
     clearTimeout(patience);
-    root.removeAttribute("aria-busy");
+    wait("");
     showQuestion();
     say(model.get("note"));
     showAnswer();

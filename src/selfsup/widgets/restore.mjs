@@ -2,7 +2,9 @@
 // In a notebook the kernel answers; on a page of the site, the engine in the browser. An answer holds all words that the
 // model writes: playing only shows them one by one.
 
-import { LONGEST_LINK, ROOT, SILENT_KERNEL, check, choice, clip, copyLink, engine, fillWord, key, make, percent } from "./shared.mjs";
+import {
+  ROOT, SILENT_KERNEL, check, choice, clip, copyLink, engine, fillWord, fitsLink, key, make, percent, waiter,
+} from "./shared.mjs";
 
 const BEAT = 600; // ms a word
 const ABOUT = { // of each damage: its name, and what it does
@@ -17,7 +19,7 @@ const ABOUT = { // of each damage: its name, and what it does
 const DAMAGE = ["text", "kind", "rate", "seed"], QUESTION = [...DAMAGE, "look"];
 
 export function writeLink(anchor, { text, kind, rate, seed }) {
-  return `#${new URLSearchParams({ w: anchor, s: text.slice(0, LONGEST_LINK), k: kind, r: rate ?? "", d: seed })}`;
+  return `#${new URLSearchParams({ w: anchor, s: text, k: kind, r: rate ?? "", d: seed })}`;
 }
 
 /** The question in a fragment; null when it is not for this widget; throws when it cannot be read. */
@@ -26,7 +28,7 @@ export function readLink(fragment, anchor, kinds) {
   if (fields.get("w") !== anchor) return null;
   const [text, kind, share, dice] = ["s", "k", "r", "d"].map((name) => fields.get(name) ?? "");
   const rate = share ? Number(share) : null;
-  if (text.length > LONGEST_LINK || !kinds.includes(kind) || (rate !== null && !(rate > 0 && rate < 1))
+  if (!fitsLink(text) || !kinds.includes(kind) || (rate !== null && !(rate > 0 && rate < 1))
     || !/^\d{1,5}$/.test(dice) || Number(dice) > 65535) {
     throw new Error("The link's state could not be read, so the page shows its own.");
   }
@@ -76,9 +78,11 @@ function render({ model, el }) {
   const setting = make("div", { class: "ss-setting" }, make("label", { for: slider.id }, "Strength ", strength), slider);
   const buttons = make("div", { class: "ss-buttons" }, button("Damage again", () => set({ seed: (model.get("seed") + 1) % 65536 })),
     button("Reset", () => set(initial)));
-  if (onPage) buttons.append(button("Copy link", () => copyLink(writeLink(model.get("anchor"), question()), say)));
+  if (onPage) buttons.append(button("Copy link", () => copyLink(writeLink(model.get("anchor"), question()), [model.get("text")], say)));
   const note = make("p", { class: "ss-note", role: "status", hidden: true });
   const legend = make("div", { class: "ss-row ss-legend" }, key("seen", "x′"), key("hidden", "x″"), key("model", "the model"), key("truth", "✓ as in x″"));
+  const status = make("p", { class: "ss-small ss-doing", role: "status" });
+  legend.append(status);
   const list = (kind, label) => make("ul", { class: `ss-words ss-${kind}`, dir: "auto", "aria-label": label });
   const seenTitle = make("p", { class: "ss-small" }), seen = list("looked", "x′, with each token's share of the decoder's attention");
   const targetTitle = make("p", { class: "ss-small" }), target = list("target", "x″");
@@ -94,13 +98,15 @@ function render({ model, el }) {
     ...looks.map((look) => make("option", { value: look }, lookName(look))));
   const card = make("div", { class: "ss-card" }, title, table, verdict, labelled("Attention of", head));
   const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
+  const sides = make("div", { class: "ss-sides" },
+    make("div", {}, seenTitle, seen, targetTitle, target,
+      make("div", { class: "ss-row ss-player" }, make("div", { class: "ss-buttons" }, ...controls), told), writtenTitle, written),
+    card);
+  const wait = waiter(sides, status);
   const root = make("section", { class: "selfsup ss-restore", "aria-label": "A damaged text and a model that restores it" },
     make("div", { class: "ss-texts" }, ...(examples.length ? [labelled("A text of Tinyworld", ready)] : []), labelled("x, the text: write your own", field)),
     make("div", { class: "ss-row" }, ways), about, make("div", { class: "ss-row ss-last" }, setting, buttons), note, legend,
-    make("div", { class: "ss-sides" },
-      make("div", {}, seenTitle, seen, targetTitle, target,
-        make("div", { class: "ss-row ss-player" }, make("div", { class: "ss-buttons" }, ...controls), told), writtenTitle, written),
-      card), spoken);
+    sides, spoken);
   root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys typed here are not commands
   el.replaceChildren(root);
 
@@ -115,7 +121,7 @@ function render({ model, el }) {
     try { model.save_changes(); } catch { /* a page has nowhere to save to */ }
     showQuestion();
     if (!asks) return;
-    root.setAttribute("aria-busy", "true");
+    wait("answering…");
     if (onPage) return;
     clearTimeout(patience);
     patience = setTimeout(() => { stop(); say(SILENT_KERNEL); }, 5000);
@@ -150,7 +156,7 @@ function render({ model, el }) {
     if (shown() === steps().length) write(0);
     player.textContent = "Pause";
     playing = setInterval(() => {
-      if (root.getAttribute("aria-busy")) return; // another head is being asked for
+      if (sides.getAttribute("aria-busy")) return; // another head is being asked for
       write(shown() + 1);
       if (shown() === steps().length) stop();
     }, BEAT);
@@ -265,7 +271,7 @@ function render({ model, el }) {
 
   function answered() {
     clearTimeout(patience);
-    root.removeAttribute("aria-busy");
+    wait("");
     showQuestion();
     say(model.get("note"));
     const focused = [...written.children].findIndex((item) => item.contains(document.activeElement));
