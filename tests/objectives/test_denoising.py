@@ -269,3 +269,21 @@ def test_on_stories(seed):
     stops = set(objective.marks.full_stops)
     for true, damaged in zip(rows(ids), rows(shuffled)):
         assert sorted(true) == sorted(damaged) and damaged[-1] in stops | {VILLAGE.tokenizer.get_vocab().get('"')}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_word_is_a_word(kind):
+    """[UNK] moves, goes and stays as any other word would in its place."""
+    tokenizer = with_sentinels(word_level([".", *"abcdefghijk"]), 16)
+    words, unknown = tokenizer("a b c . d e f . g h i .".split(), is_split_into_words=True)["input_ids"], 1
+    assert unknown == tokenizer.unk_token_id
+    ids, place = torch.tensor([words]), 5
+    assert ids[0, place] not in (unknown, STOP, CLS)
+    other = ids.clone()
+    other[0, place] = unknown
+    objective = load_objective("denoising", tokenizer, kinds=kind, rate=0.4)
+    for seed in range(20):
+        known, strange = (objective.split(one, torch.ones_like(ids), seeded(seed)) for one in (ids, other))
+        for name, tensor in known.inputs.items():
+            assert torch.equal(tensor.masked_fill(tensor == ids[0, place], unknown), strange.inputs[name])
+        assert torch.equal(known.targets.masked_fill(known.targets == ids[0, place], unknown), strange.targets)

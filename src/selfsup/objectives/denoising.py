@@ -134,7 +134,7 @@ class Marks:
             raise ValueError("denoising needs a tokenizer with a mask token, and this one has none")
         vocabulary = tokenizer.get_vocab()
         sentinels = sorted(i for token, i in vocabulary.items() if token.startswith(SENTINEL))
-        special = {*tokenizer.all_special_ids, *sentinels} - {tokenizer.mask_token_id}
+        special = {*tokenizer.all_special_ids, *sentinels} - {tokenizer.mask_token_id, tokenizer.unk_token_id}
         return cls(tokenizer.mask_token_id, tokenizer.pad_token_id, tuple(special),
                    tuple(vocabulary[mark] for mark in ".!?" if mark in vocabulary), vocabulary.get('"'),
                    tuple(sentinels))
@@ -178,7 +178,7 @@ class Denoising(OfTokens):
         return rotate(ids, text, generator)
 
     def text(self, ids: Tensor) -> Tensor:
-        """(batch, time) bool: which tokens may be damaged; [MASK] counts as one of the text."""
+        """(batch, time) bool: which tokens may be damaged; [MASK] and [UNK] count as words of the text."""
         return ~torch.isin(ids, torch.tensor(self.marks.special, device=ids.device))
 
     def split(self, ids: Tensor, attention_mask: Tensor, generator: Generator | None) -> Split:

@@ -136,7 +136,7 @@ def restore(text: str, kind: str, rate: float, seed: int, look: str, model: torc
     marks, names = Marks.of(tokenizer), tokenizer.convert_ids_to_tokens
     unknown, end = tokenizer.unk_token_id, tokenizer.sep_token_id
     coded = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-    ids, notes = [i for i in coded.ids if i == unknown or i not in marks.special], []
+    ids, notes = [i for i in coded.ids if i not in marks.special], []
     room = (model.config.max_positions - EXTRA - 2) // 2  # a text of [MASK]s alone has two for each word at most
     if len(ids) > room:
         notes.append(f"The model reads the first {room} of {len(ids)} words.")
