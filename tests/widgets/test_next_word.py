@@ -146,6 +146,18 @@ def test_links_come_back(run_node):
     assert all("could not be read" in one for one in bad)
 
 
+def test_a_text_is_written_as_a_reader_expects(run_node, world):
+    """Word after word, as `Language.render` writes the whole, but for capitals."""
+    documents = world.documents(200, seed=4)
+    code = """
+    const { joined } = await import(WIDGETS + "next_word.mjs");
+    console.log(JSON.stringify(data.map((words) => words.reduce(joined, ""))));
+    """
+    found = run_node(code, [document.tokens for document in documents])
+    assert found == [str(document).lower() for document in documents]
+    assert any('"' in text for text in found)
+
+
 def test_what_the_kernel_says(widget, world):
     assert len(widget.logits) == len(widget.vocabulary) == len(widget.truth) and abs(sum(widget.truth) - 1) < 1e-6
     before = widget.answered

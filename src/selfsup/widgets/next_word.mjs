@@ -6,8 +6,12 @@ import { ROOT, SILENT_KERNEL, clip, copyLink, engine, fitsLink, key, make, perce
 
 const SHOWN = 8, MOST_AT_ONCE = 40;
 
-/** The text with one word more. */
-export const joined = (text, word) => `${text.trimEnd()}${/^[.,!?]$/.test(word) || !text.trim() ? "" : " "}${word}`;
+/** The text with one word more; a quotation mark has its blank on the outside. */
+export function joined(text, word) {
+  const before = text.trimEnd(), quoted = before.split('"').length % 2 === 0;
+  const tight = !before || /^[.,!?]$/.test(word) || (quoted && (word === '"' || before.endsWith('"')));
+  return `${before}${tight ? "" : " "}${word}`;
+}
 
 export function writeLink(anchor, { text, temperature, top_k, top_p }) {
   return `#${new URLSearchParams({ w: anchor, s: text, t: temperature, k: top_k, p: top_p })}`;
