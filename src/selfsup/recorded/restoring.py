@@ -37,6 +37,7 @@ RESTORING = Recipe(
 )
 READ = {"tags": 64, "questions": 256}  # what the encoder alone is fine-tuned for, and from how many labels
 WRITTEN = 256  # questions whose answers encoder and decoder learn to write
+FINE_TUNED = {"read": 300, "written": 500}  # steps
 ASKED, TEST_SEED = 500, 50_000
 LONGEST = 40  # words of a text
 
@@ -63,7 +64,8 @@ def answers_written(model: EncoderDecoder, seed: int, tokenizer: Any) -> dict[st
     model, language = copy.deepcopy(model), tinyworld.load("world")
     learned = TASKS["questions"](language, WRITTEN, 40_000 + seed, longest=LONGEST, unanswerable=0.0)
     asked = TASKS["questions"](language, ASKED, TEST_SEED, longest=LONGEST, unanswerable=0.0)
-    fine_tune(model, *written_answers(learned, tokenizer), steps=500, batch_size=32, learning_rate=1e-3, seed=seed)
+    fine_tune(model, *written_answers(learned, tokenizer), steps=FINE_TUNED["written"], batch_size=32,
+              learning_rate=1e-3, seed=seed)
     (ids, _, mask), _ = written_answers(asked, tokenizer)
     exact, f1 = 0, 0.0
     begin, end = torch.full((len(ids), 1), tokenizer.cls_token_id), tokenizer.sep_token_id
@@ -86,7 +88,8 @@ def read(model: EncoderDecoder, seed: int) -> dict[str, float]:
         classes = classes_of(task, language)
         reader = with_head(copy.deepcopy(model.encoder), task, classes)
         learned = TASKS[task](language, labels, 40_000 + seed, longest=LONGEST)
-        fine_tune(reader, *as_batch(learned, language.tokenizer, classes), steps=300, batch_size=32, seed=seed)
+        fine_tune(reader, *as_batch(learned, language.tokenizer, classes), steps=FINE_TUNED["read"], batch_size=32,
+                  seed=seed)
         asked = TASKS[task](language, ASKED, TEST_SEED, longest=LONGEST)
         scores[task] = score(reader, *as_batch(asked, language.tokenizer, classes), asked, classes)
     return scores

@@ -1,0 +1,69 @@
+"""Chapter 6's record: what a model that mends texts is asked afterwards, and that the record can be made again."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from selfsup.corpora import tinyworld
+from selfsup.corpora.tinyworld.tasks import TASKS
+from selfsup.models import EncoderDecoder, TransformerConfig
+from selfsup.objectives import IGNORE
+from selfsup.recorded import restoring
+from selfsup.recorded.restoring import RESTORING, answers_written, corpus_of, read, written_answers
+
+SMALL = {**RESTORING.model, "layers": 1, "width": 16, "heads": 2, "feed_forward": 16}
+FEW = replace(RESTORING, corpus_options={"n": 200, "sentinels": 16}, model=SMALL, steps=2, batch_size=8,
+              evaluate_every=2, evaluation_texts=20)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Few questions, few steps, in this process."""
+    small = {"READ": {"tags": 8, "questions": 8}, "WRITTEN": 8, "FINE_TUNED": {"read": 2, "written": 2}, "ASKED": 12,
+             "DAMAGES": ("masking", "permutation+infilling", "spans"), "side_by_side": map}
+    for name, value in small.items():
+        monkeypatch.setattr(restoring, name, value)
+
+
+def test_an_answer_is_written_from_its_beginning_to_its_end():
+    """x′ is the question and its text; the decoder reads [CLS] and the answer, and must say the answer and [SEP]."""
+    world, tokenizer = tinyworld.load("world"), corpus_of(**FEW.corpus_options).tokenizer
+    examples = TASKS["questions"](world, 20, 0, longest=40, unanswerable=0.0)
+    (ids, read_by_decoder, mask), targets = written_answers(examples, tokenizer)
+    for one, row, kept, before, told in zip(examples, ids, mask, read_by_decoder, targets):
+        answer = list(one.second[slice(*one.gold[0])])
+        names = tokenizer.convert_ids_to_tokens(row[kept.bool()].tolist())
+        assert names == ["[CLS]", *one.first, "[SEP]", *one.second, "[SEP]"]
+        asked = tokenizer.convert_ids_to_tokens(told[told != IGNORE].tolist())
+        assert asked == [*answer, "[SEP]"]
+        assert tokenizer.convert_ids_to_tokens(before[: len(asked)].tolist()) == ["[CLS]", *answer]
+
+
+def test_who_writes_the_right_answer_scores_one(few, monkeypatch):
+    """Generation is replaced by one that knows: exact and F1 are 1, and of one that says nothing 0."""
+    corpus, world = corpus_of(**FEW.corpus_options), tinyworld.load("world")
+    model = EncoderDecoder(TransformerConfig(len(corpus.tokenizer), **SMALL))
+    asked = TASKS["questions"](world, 12, restoring.TEST_SEED, longest=40, unanswerable=0.0)
+    (_, _, _), targets = written_answers(asked, corpus.tokenizer)
+    monkeypatch.setattr(restoring, "generate", lambda *_, **__: targets.masked_fill(targets == IGNORE, 0))
+    assert answers_written(model, 0, corpus.tokenizer) == {"exact": 1.0, "f1": 1.0}
+    monkeypatch.setattr(restoring, "generate", lambda *_, **__: torch.full((12, 1), corpus.tokenizer.sep_token_id))
+    assert answers_written(model, 0, corpus.tokenizer) == {"exact": 0.0, "f1": 0.0}
+
+
+def test_asking_leaves_the_model_as_it_is(few):
+    corpus = corpus_of(**FEW.corpus_options)
+    model = EncoderDecoder(TransformerConfig(len(corpus.tokenizer), **SMALL))
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    assert set(read(model, 0)) == {"tags", "questions"}
+    answers_written(model, 0, corpus.tokenizer)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_the_record_can_be_made_again(few):
+    runs = list(restoring.damages(FEW))
+    assert [(run["damage"], run["seed"]) for run in runs] == [
+        (damage, seed) for seed in range(3) for damage in ("masking", "permutation+infilling", "spans", None)]
+    assert all(("loss" in run) == (run["damage"] is not None) for run in runs)
+    assert runs[0]["targets"] > runs[2]["targets"]  # spans write only what is missing
