@@ -241,6 +241,13 @@ class Asked(anywidget.AnyWidget):
             self.note = str(error)
             self.answered += 1
 
+    def tell(self, found: dict) -> None:
+        """Set the traits of an answer and count it; the page is sent all of it at once."""
+        with self.hold_sync():
+            for name, value in found.items():
+                setattr(self, name, value)
+            self.answered += 1
+
     @t.validate("anchor")
     def _check_anchor(self, proposal) -> str:
         if not proposal["value"].isidentifier():
@@ -402,10 +409,7 @@ class MaskPlayground(Asked):
                     setattr(self, name, value)
             raise
         self._question, self._answered = {name: getattr(self, name) for name in self.QUESTION}, question
-        with self.hold_sync():
-            for name, value in found.items():
-                setattr(self, name, value)
-            self.answered += 1
+        self.tell(found)
 
     def _language_of(self, name: str):
         if name == "tinyworld-bert" and self._language is None:

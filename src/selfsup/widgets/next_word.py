@@ -172,10 +172,7 @@ class NextWord(Asked):
             return
         self._asked_for = question
         found = next_word(*question, *self._parts)
-        with self.hold_sync():
-            for name, value in found.items():
-                setattr(self, name, value)
-            self.answered += 1
+        self.tell(found)
 
 
 @lru_cache(maxsize=2)

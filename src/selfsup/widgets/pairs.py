@@ -119,13 +119,11 @@ class PairPlayground(Asked):
         self._answered = question
         found = {about: judge(self.a, self.b, about, *selfsup.load(name), world_pairs())
                  for about, name in self.models.items()}
-        with self.hold_sync():
-            for trait, about in (("follows", "next"), ("ordered", "order")):
-                answer = found[about]
-                known = answer["model"] is not None
-                setattr(self, trait, {"model": answer["model"], "exact": answer["exact"]} if known else None)
-            self.note = found["next"]["note"]
-            self.answered += 1
+        told = {"note": found["next"]["note"]}
+        for trait, about in (("follows", "next"), ("ordered", "order")):
+            model, exact = found[about]["model"], found[about]["exact"]
+            told[trait] = None if model is None else {"model": model, "exact": exact}
+        self.tell(told)
 
 
 @lru_cache(maxsize=1)

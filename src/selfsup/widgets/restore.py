@@ -285,10 +285,7 @@ class Restore(Asked):
         self._asked_for = question
         text, kind, rate, seed, look = question
         found = restore(text, kind, rate or self.rates.get(kind, 0.0), seed, look, *self._parts)
-        with self.hold_sync():
-            for name, value in found.items():
-                setattr(self, name, value)
-            self.answered += 1
+        self.tell(found)
 
 
 def _trained_on(name: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:

@@ -194,10 +194,7 @@ class Specialists(Asked):
                 for name, value in (before or {}).items():
                     setattr(self, name, value)
             raise
-        with self.hold_sync():
-            for trait, value in told.items():
-                setattr(self, trait, value)
-            self.answered += 1
+        self.tell(told)
 
 
 def chosen(example: int, examples: list[dict]) -> int:

@@ -155,11 +155,8 @@ class TrainingTime(Asked):
                 for name, value in (before or {}).items():
                     setattr(self, name, value)
             raise
-        with self.hold_sync():
-            for name in ("words", "predictions", "truth", "note"):
-                setattr(self, name, found[name])
-            self.answer_to = question
-            self.answered += 1
+        told = {name: found[name] for name in ("words", "predictions", "truth", "note")}
+        self.tell(told | {"answer_to": question})
 
 
 def words_read(folder: Path, steps: list[int]) -> list[int]:
