@@ -25,7 +25,8 @@ def notebook(path):
 
 
 def test_there_are_chapters():
-    assert [path.stem[:2] for path in CHAPTERS] == [f"{n:02}" for n in range(1, len(CHAPTERS) + 1)]
+    numbers = [path.stem[:2] for path in CHAPTERS]
+    assert len(numbers) >= 6 and numbers == sorted(set(numbers)), "two chapters have one number, or another order"
 
 
 def test_is_valid(notebook):
