@@ -50,6 +50,32 @@ def test_who_writes_the_right_answer_scores_one(few, monkeypatch):
     assert answers_written(model, 0, corpus.tokenizer) == {"exact": 1.0, "f1": 1.0}
     monkeypatch.setattr(restoring, "generate", lambda *_, **__: torch.full((12, 1), corpus.tokenizer.sep_token_id))
     assert answers_written(model, 0, corpus.tokenizer) == {"exact": 0.0, "f1": 0.0}
+    too_much = torch.cat([targets[:, :1], targets[:, :1], targets.new_full((12, 1), corpus.tokenizer.sep_token_id)], 1)
+    monkeypatch.setattr(restoring, "generate", lambda *_, **__: too_much)  # the first word, twice
+    half = answers_written(model, 0, corpus.tokenizer)
+    assert half["exact"] == 0 and 0 < half["f1"] < 1
+
+
+def test_a_model_learns_before_it_writes_and_before_it_is_judged(few, monkeypatch):
+    """What is fine-tuned, and what is trained, moves; a seed decides how."""
+    moved = []
+
+    def spy(name):
+        original = getattr(restoring, name)
+
+        def wrapped(model, *args, **options):
+            before = [weight.detach().clone() for weight in model.parameters()]
+            found = original(model, *args, **options)
+            moved.append((name, any(not torch.equal(*both) for both in zip(before, model.parameters()))))
+            return found
+
+        monkeypatch.setattr(restoring, name, wrapped)
+
+    for name in ("train", "fine_tune"):
+        spy(name)
+    runs = [restoring.one_damage(("masking", replace(FEW, seed=seed))) for seed in (0, 0, 1)]
+    assert moved == [("train", True), *[("fine_tune", True)] * 3] * 3
+    assert runs[0] == runs[1] and runs[0]["loss"] != runs[2]["loss"]
 
 
 def test_asking_leaves_the_model_as_it_is(few):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count, islice
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -160,8 +161,8 @@ def counting(learned: Probed, asked: Probed) -> np.ndarray:
 
 
 def _check(n: int) -> None:
-    if n < 1 or n % 1:
-        raise ValueError(f"n is {n}: give a whole number from 1")
+    if not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"n is {n!r}: give a whole number from 1")
 
 
 # ids of a text as a model reads it, and back to the words that the exact rules read.

@@ -43,13 +43,14 @@ class Recipe:
     model: the encoder's shape, by a name that the course knows or in numbers (layers, width, heads, feed_forward, …).
     batch_size: sequences a step, over all processes. average: "batch", every batch weighs the same, so that a token of
     a short text, which shares its batch with short ones, weighs more than one of a long text; or "token", every token
-    weighs the same, which a model needs that is to say where a text ends. learning_rate: of embeddings, head, norms and
-    biases (AdamW). matrix_learning_rate: of the matrices inside the blocks (Muon); 0 gives them to AdamW too. schedule:
-    "trapezoid" (rise over `warmup`, hold, fall to 0 over `decay`) or "one-cycle" (rise over `warmup`, then fall to 0
-    along a cosine); both are shares of `steps`. clip: the largest norm of the gradient. precision: "float32" or
-    "bfloat16" (autocast). evaluation_texts: how many held-out texts are scored each time (None: all). The intervals
-    `*_every` count steps. snapshots: how many times the weights are kept (None: only the last ones), before the first
-    step, after the last, and between them evenly on a log scale. Raises ValueError for values that make no sense.
+    weighs the same where all are asked, which a model needs that is to say where a text ends. learning_rate: of
+    embeddings, head, norms and biases (AdamW). matrix_learning_rate: of the matrices inside the blocks (Muon); 0 gives
+    them to AdamW too. schedule: "trapezoid" (rise over `warmup`, hold, fall to 0 over `decay`) or "one-cycle" (rise
+    over `warmup`, then fall to 0 along a cosine); both are shares of `steps`. clip: the largest norm of the gradient.
+    precision: "float32" or "bfloat16" (autocast). evaluation_texts: how many held-out texts are scored each time (None:
+    all). The intervals `*_every` count steps. snapshots: how many times the weights are kept (None: only the last
+    ones), before the first step, after the last, and between them evenly on a log scale. Raises ValueError for values
+    that make no sense.
     """
 
     objective: str = "masking"
@@ -487,7 +488,7 @@ def _restore(folder: Path, recipe: Recipe, model: nn.Module, optimizers: list) -
     data = path.read_bytes()
     try:
         state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-        if state["recipe"] != recipe.to_json():
+        if Recipe.from_json(state["recipe"]) != recipe:
             raise ValueError("it belongs to another recipe; resume with that one, or choose another folder")
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):

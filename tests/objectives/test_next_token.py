@@ -83,6 +83,11 @@ def test_with_few_others_the_rare_words_said_before_are_still_asked():
     assert (asked != IGNORE).sum() > 50, "hardly anything was asked"
     half = load_objective("next_token", corpus.tokenizer, others=0.5)
     drawn = half.split(ids, mask, torch.Generator().manual_seed(0)).targets
+    torch.rand(3)  # what others draw decides nothing
+    again, other = (half.split(ids, mask, torch.Generator().manual_seed(seed)).targets for seed in (0, 1))
+    assert torch.equal(again, drawn) and not torch.equal(other, drawn)
+    rarer = load_objective("next_token", corpus.tokenizer, others=0.0, rare=0.002).split(ids, mask).targets
+    assert 0 < (rarer != IGNORE).sum() < (asked != IGNORE).sum(), "rare is not read"
     rest = whole[(whole != IGNORE) & (asked == IGNORE)]
     assert abs(((drawn != IGNORE) & (asked == IGNORE)).sum() / len(rest) - 0.5) < 0.02
     assert objective.floor is None and half.floor is None, "its floor is another"

@@ -147,14 +147,15 @@ def test_links_come_back(run_node):
 
 
 def test_a_text_is_written_as_a_reader_expects(run_node, world):
-    """Word after word, as `Language.render` writes the whole, but for capitals."""
+    """Word after word, as `Language.render` writes the whole."""
     documents = world.documents(200, seed=4)
     code = """
     const { joined } = await import(WIDGETS + "next_word.mjs");
-    console.log(JSON.stringify(data.map((words) => words.reduce(joined, ""))));
+    const write = (words) => words.reduce((text, word) => joined(text, word, data.names), "");
+    console.log(JSON.stringify(data.texts.map(write)));
     """
-    found = run_node(code, [document.tokens for document in documents])
-    assert found == [str(document).lower() for document in documents]
+    found = run_node(code, {"texts": [document.tokens for document in documents], "names": sorted(world.names)})
+    assert found == [world.render(document.tokens) for document in documents]
     assert any('"' in text for text in found)
 
 

@@ -38,7 +38,6 @@ SIZES = (1, 16), (1, 32), (2, 32), (2, 48), (2, 64), (3, 64), (3, 96), (3, 128) 
 STEPS = 125, 250, 500, 1000, 2000, 4000  # of the model of STEPPED
 STEPPED = 3, 64
 REPEATED = 64 * 2000  # width times steps
-RECURRENT = {"layers": 2, "width": 64}
 BY_SCHEME = {"Transformer": LanguageModel, "recurrent": RecurrentLanguageModel}
 
 
@@ -87,7 +86,7 @@ class ExactRules(nn.Module):
         self.language = language
 
     def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        """Log-probabilities (m, vocab) at `positions`, bool like input_ids (batch, time), whole texts without [SEP]."""
+        """Log-probabilities (m, vocab) at `positions`, bool like input_ids (batch, time): [CLS] and whole texts."""
         rows = torch.full((*input_ids.shape, len(self.language.tokenizer)), -torch.inf, dtype=torch.float64)
         for row, ids in zip(rows, input_ids.tolist()):
             ids = [token for token in ids[1:] if token not in (PAD, SEP)]
@@ -114,8 +113,7 @@ def predecessors(recipe: Recipe) -> Iterator[dict]:
         yield {"model": "n-gram", "n": n, "weights": model.parameters_counted, "tokens": int(mask.sum()) - len(mask),
                **scores(model, corpus, recipe)}
     yield {"model": "exact rules", **scores(ExactRules(tinyworld.load("world")), corpus, recipe)}
-    recurrent = dataclasses.replace(recipe, model={**recipe.model, **RECURRENT})
-    yield from side_by_side(one_run, [("recurrent", dataclasses.replace(recurrent, seed=seed)) for seed in range(3)])
+    yield from side_by_side(one_run, [("recurrent", dataclasses.replace(recipe, seed=seed)) for seed in range(3)])
 
 
 def scaling(recipe: Recipe) -> Iterator[dict]:

@@ -6,11 +6,12 @@ import { ROOT, SILENT_KERNEL, clip, copyLink, engine, fitsLink, key, make, perce
 
 const SHOWN = 8, MOST_AT_ONCE = 40;
 
-/** The text with one word more; a quotation mark has its blank on the outside. */
-export function joined(text, word) {
-  const before = text.trimEnd(), quoted = before.split('"').length % 2 === 0;
-  const tight = !before || /^[.,!?]$/.test(word) || (quoted && (word === '"' || before.endsWith('"')));
-  return `${before}${tight ? "" : " "}${word}`;
+/** The text with one word more: names and beginnings of sentences have capitals, a quotation mark its blank outside. */
+export function joined(text, word, names = []) {
+  const before = text.trimEnd(), quoted = before.split('"').length % 2 === 0, opened = quoted && before.endsWith('"');
+  const tight = !before || /^[.,!?]$/.test(word) || opened || (quoted && word === '"');
+  const capital = !before || /[.!?]$/.test(before) || opened || names.includes(word) || word === "i";
+  return `${before}${tight ? "" : " "}${capital ? word[0].toUpperCase() + word.slice(1) : word}`;
 }
 
 export function writeLink(anchor, { text, temperature, top_k, top_p }) {
@@ -39,7 +40,7 @@ function render({ model, el }) {
   const onPage = ROOT !== undefined;
   const ask = onPage ? engine() : null;
   const name = model.get("model_name"), examples = model.get("examples");
-  const vocabulary = model.get("vocabulary"), end = model.get("end"), never = model.get("never");
+  const vocabulary = model.get("vocabulary"), end = model.get("end"), never = model.get("never"), names = model.get("names");
   const settings = () => Object.fromEntries(["temperature", "top_k", "top_p"].map((one) => [one, model.get(one)]));
   const offered = () => model.get("logits").map((logit, id) => (never.includes(id) ? -Infinity : logit));
   const drawn = ({ temperature, top_k, top_p }) => distribution(offered(), { temperature, topK: top_k || null, topP: top_p });
@@ -85,7 +86,7 @@ function render({ model, el }) {
   const note = make("p", { class: "ss-note", role: "status", hidden: true });
   const body = make("tbody");
   const table = make("table", { class: "ss-bars ss-next", "aria-label": "What may come next" }, body);
-  const tree = make("details", { class: "ss-tree", ontoggle: () => set({ growing: tree.open }) }, make("summary", {}, "The tree of alternatives"));
+  const tree = make("details", { class: "ss-tree", ontoggle: () => set({ growing: tree.open }) }, make("summary", {}, "The tree of alternatives, at temperature 1"));
   const grown = make("div");
   tree.append(grown);
   const spoken = make("p", { class: "ss-for-readers", "aria-live": "polite" });
@@ -155,8 +156,9 @@ function render({ model, el }) {
         break;
       }
       const next = answer();
-      set({ text: joined(model.get("text"), vocabulary[id]) });
+      set({ text: joined(model.get("text"), vocabulary[id], names) });
       await next;
+      if (left === 1 && most > 1) say(`${most} words more: press Continue to go on.`);
     }
     stop();
   }
@@ -164,7 +166,7 @@ function render({ model, el }) {
   function choose(id) {
     stop();
     if (id === end) say("The text ends here: take a word back, or choose another beginning.");
-    else set({ text: joined(model.get("text"), vocabulary[id]) });
+    else set({ text: joined(model.get("text"), vocabulary[id], names) });
   }
 
   function back() {
@@ -216,7 +218,7 @@ function render({ model, el }) {
     }
     if (focused >= 0) body.rows[Math.min(focused, body.rows.length - 1)]?.querySelector("button").focus();
     const left = chances.reduce((n, p) => n + (p > 0), 0);
-    told.append(`${left === 1 ? "1 word" : `${left} words`} can be drawn. Open: `,
+    told.append(`${left === 1 ? "1 word" : `${left} words`} can be drawn. Still open: `,
       make("span", { class: "ss-model-text" }, `${entropy(chances).toFixed(2)} nats`));
     if (truth.length) told.append(", exact ", make("span", { class: "ss-truth-text" }, `${entropy(truth).toFixed(2)} nats`));
     told.append(".");
@@ -226,7 +228,7 @@ function render({ model, el }) {
   function list(branches, before) {
     return make("ul", {}, ...branches.map(({ id, p, exact, next }) => {
       const path = [...before, id];
-      const walk = () => { stop(); set({ text: path.filter((one) => one !== end).reduce((text, one) => joined(text, vocabulary[one]), model.get("text")) }); };
+      const walk = () => { stop(); set({ text: path.filter((one) => one !== end).reduce((text, one) => joined(text, vocabulary[one], names), model.get("text")) }); };
       const item = make("li", {}, button(label(id), walk), make("span", { class: "ss-model-text ss-small" }, ` ${percent(p)}`));
       if (exact !== null) item.append(make("span", { class: "ss-truth-text ss-small" }, make("span", { class: "ss-for-readers" }, " exact"), ` ${percent(exact)}`));
       if (next.length) item.append(list(next, path));

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import traitlets as t
+from scipy.stats import entropy
 
 from ..corpora import tinyworld
 from . import HERE, IMPOSSIBLE, Asked, BadQuestion, _impossible, _quote, _same_words, checked_text, front_end
@@ -32,6 +33,7 @@ def next_word(text: str, growing: bool, model: torch.nn.Module, tokenizer: PreTr
                         f"{room}: take some back."}
     if strange := [text[slice(*at)] for at, one in zip(coded.offsets, ids) if one == tokenizer.unk_token_id]:
         notes.append(f"The model does not know {_quote(list(dict.fromkeys(strange)))}: it reads [UNK] there.")
+    device = next(model.parameters()).device
     exact, offered = None, sorted({tokenizer.sep_token_id, *range(len(tokenizer))} - _never(tokenizer))
     if language is not None:
         if strange:
@@ -46,7 +48,7 @@ def next_word(text: str, growing: bool, model: torch.nn.Module, tokenizer: PreTr
         training = model.training
         try:
             with torch.inference_mode():
-                return model.eval()(torch.tensor(prefixes))[:, -1].double().cpu()
+                return model.eval()(torch.tensor(prefixes, device=device))[:, -1].double().cpu()
         finally:
             model.train(training)
 
@@ -99,6 +101,7 @@ class NextWord(Asked):
       answered  int, counts the answers: changes last
     What is fixed:
       vocabulary  list of str; end: int, the id that ends a text; never: list of int, ids that are not offered
+      names       list of str, words that are written with a capital
       examples    list of str; model_name; anchor: the widget's name in links
 
     model: the name of a language model that `selfsup.load` takes, or one with its `tokenizer` (and `language`, where
@@ -121,6 +124,7 @@ class NextWord(Asked):
     vocabulary = t.List().tag(sync=True)
     end = t.Int().tag(sync=True)
     never = t.List().tag(sync=True)
+    names = t.List().tag(sync=True)
     examples = t.List().tag(sync=True)
     model_name = t.Unicode().tag(sync=True)
     anchor = t.Unicode("next").tag(sync=True)
@@ -145,7 +149,8 @@ class NextWord(Asked):
         self._parts = model, tokenizer, _same_words(tokenizer, language)
         examples = list(beginnings(language)) if language else []
         given = {"vocabulary": tokenizer.convert_ids_to_tokens(range(len(tokenizer))), "end": tokenizer.sep_token_id,
-                 "never": sorted(_never(tokenizer)), "examples": examples, "model_name": name} | traits
+                 "never": sorted(_never(tokenizer)), "names": sorted(language.names) if language else [],
+                 "examples": examples, "model_name": name} | traits
         super().__init__(text=(examples or [""])[0] if text is None else text, **given)
         self._answer()
 
@@ -177,10 +182,12 @@ class NextWord(Asked):
 
 @lru_cache(maxsize=2)
 def beginnings(language, n: int = 4) -> tuple[str, ...]:
-    """The first sentence of n documents and some words of the second."""
+    """The first sentence of n documents and some words of the second, up to where most is open."""
     found = []
     for document in language.documents(4 * n, seed=3):
         (_, first), (_, second) = document.sentences[:2]
         if 6 <= first <= 14 and second - first >= 6 and len(found) < n:
-            found.append(language.render(document.tokens[: first + 3]))
+            chances = {cut: language.next_word(document.tokens[:cut]) for cut in range(first + 1, first + 5)}
+            cut = max(chances, key=lambda cut: entropy(chances[cut]))
+            found.append(language.render(document.tokens[:cut]))
     return tuple(found)

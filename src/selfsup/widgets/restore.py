@@ -157,18 +157,18 @@ def restore(text: str, kind: str, rate: float, seed: int, look: str, model: torc
     target = target if kind == "mass" else [*target, end]
     never = {tokenizer.pad_token_id, unknown, tokenizer.cls_token_id, marks.mask}
     layer, _, head = look.partition(".")
-    training = model.training
+    training, device = model.training, next(model.parameters()).device
     try:
         with torch.inference_mode():
-            writer = model.eval().reading(torch.tensor([seen]))
-            written = generate(writer, torch.tensor([prompt]), max_new_tokens=most, temperature=0.0, stop_ids=[end],
-                               forbidden_ids=never)[0].tolist()
+            writer = model.eval().reading(torch.tensor([seen], device=device))
+            written = generate(writer, torch.tensor([prompt], device=device), max_new_tokens=most, temperature=0.0,
+                               stop_ids=[end], forbidden_ids=never)[0].tolist()
             with attention_weights(model.decoder) as looks:  # of each block, to its own words and to the memory
-                logits = writer(torch.tensor([prompt + written[:-1]]))[0, len(prompt) - 1 :]
+                logits = writer(torch.tensor([prompt + written[:-1]], device=device))[0, len(prompt) - 1 :].cpu()
     finally:
         model.train(training)
     chances = forbid(logits.double(), never).softmax(-1)
-    heads = looks[2 * int(layer) - 1][0, :, len(prompt) - 1 :]
+    heads = looks[2 * int(layer) - 1][0, :, len(prompt) - 1 :].cpu()
     shares = (heads[int(head) - 1] if head else heads.mean(0)).tolist()
     for word, place, row, share in zip(written, places(written, target), chances, shares):
         true = target[place] if place < len(target) else None
@@ -245,7 +245,9 @@ class Restore(Asked):
             raise ValueError(f"{name!r} restores no text: give an EncoderDecoder with its tokenizer, as selfsup.load "
                              "returns them")
         self._parts, config = (model, tokenizer), model.config
-        kinds = _trained_on(name, tokenizer)
+        kinds = traits.get("kinds") or _trained_on(name, tokenizer)
+        if not kinds:
+            raise ValueError(f"{name!r} learned joined damages only, and Restore shows one at a time: give kinds")
         heads = ["", *(f".{head + 1}" for head in range(config.heads))]
         looks = [f"{layer + 1}{head}" for layer in range(config.layers) for head in heads]
         given = {"kinds": kinds, "rates": RATES, "looks": looks, "look": str(config.layers), "model_name": name,
