@@ -142,7 +142,7 @@ def test_logits_equal_those_of_a_random_transformers_bert(run_node, tmp_path, dt
 
 def test_every_checkpoint_is_shipped():
     pairs = ("tinyworld-nsp", "tinyworld-pairs", "tinyworld-sop")
-    assert shipped() == ("storybook-bert", "tinyworld-bert", *pairs, "tinyworld-start")
+    assert shipped() == ("storybook-bert", "tinyworld-bert", "tinyworld-gpt", *pairs, "tinyworld-start")
 
 
 @pytest.mark.parametrize("name", ["storybook-bert", "tinyworld-bert"])

@@ -11,6 +11,7 @@ from parity import randomise
 from safetensors.torch import load_file
 from transformers import BartForConditionalGeneration, GPT2LMHeadModel
 
+from selfsup.corpora import tinyworld
 from selfsup.models import (
     EncoderDecoder,
     LanguageModel,
@@ -19,6 +20,7 @@ from selfsup.models import (
     load_pretrained,
     save_pretrained,
 )
+from selfsup.models.pretrained import CHECKPOINTS, load
 from selfsup.tokenization import word_level
 
 KINDS = {"gpt": LanguageModel, "bart": EncoderDecoder}
@@ -88,6 +90,19 @@ def test_logits_of_a_gpt_equal_those_of_torch_and_transformers(run_node, tmp_pat
         check(each, model(torch.tensor([ids]))[0])
         check(each, theirs(torch.tensor([ids])).logits[0])
         assert last == each[-1]
+
+
+@torch.no_grad()
+def test_logits_of_the_shipped_gpt_on_texts_of_its_world(run_node):
+    """Within 1e-3 of torch's, and the first choice the same: its logits are larger than those of random weights."""
+    model, tokenizer = load("tinyworld-gpt")
+    texts = [[tokenizer.cls_token_id, *tokenizer.convert_tokens_to_ids(list(document.tokens))]
+             for document in tinyworld.load("world").documents(5, seed=3)]
+    code = "console.log(JSON.stringify(data.texts.map((ids) => list(open(data.folder).next(ids, null, true)))));"
+    found = run_node(OPEN + code, {"folder": str(CHECKPOINTS / "tinyworld-gpt"), "texts": texts})
+    for ids, rows in zip(texts, found, strict=True):
+        expected, rows = model.eval()(torch.tensor([ids]))[0].numpy(), np.array(rows)
+        assert np.abs(rows - expected).max() < 1e-3 and (rows.argmax(-1) == expected.argmax(-1)).all()
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["f32", "f16"])
