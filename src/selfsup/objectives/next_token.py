@@ -23,8 +23,9 @@ def shift_by_one(ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
 class NextToken(OfTokens):
     """The objective of GPT. A text of n tokens asks n + 1 questions at once, the last one whether it is over.
 
-    others: the share of the questions that are asked, but all are whose answer the text has said already and is at most
-    the share `rare` of a batch: names, above all. Raises ValueError for shares that are none.
+    Asked are all questions whose answer the text has said already and that is at most the share `rare` of the batch,
+    such as a name, and of the others the share `others`, drawn at random; at 1, the standard, all are asked and `rare`
+    is not read. Raises ValueError for shares that are none.
     """
 
     def __init__(self, tokenizer: Any, others: float = 1.0, rare: float = 0.01):
