@@ -518,6 +518,19 @@ def test_checkpoint_of_another_recipe_is_refused(tmp_path):
         run(recipe=dataclasses.replace(SHORT, steps=20), folder=tmp_path, resume=True)
 
 
+def test_a_checkpoint_from_before_a_field_was_known_goes_on(tmp_path):
+    whole, _ = run(folder=tmp_path / "whole")
+    with pytest.raises(Stop):
+        run(folder=tmp_path / "parts", callbacks=[stop_after(8)])
+    path = tmp_path / "parts" / CHECKPOINT
+    state = torch.load(path, weights_only=True)
+    older = json.loads(state["recipe"])
+    assert older.pop("average") == SHORT.average
+    torch.save(state | {"recipe": json.dumps(older)}, path)
+    resumed, _ = run(small_model(seed=9), folder=tmp_path / "parts", resume=True)
+    assert_same_weights(whole, resumed, "a missing field was not taken for its default")
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 99]
 )
