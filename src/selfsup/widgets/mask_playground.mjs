@@ -2,7 +2,7 @@
 // Everything shown is a trait: the question (sentence, touched, model_name, top) and the answer to it.
 
 import {
-  ROOT, SILENT_KERNEL, check, choice, clip, copyLink, engine, fillWord, fitsLink, key, make, nats, rough, speech, waiter,
+  ROOT, SILENT_KERNEL, check, choice, clip, copyLink, engine, fillWord, fitsLink, key, linkFollower, make, nats, rough, speech, waiter,
   wordCard,
 } from "./shared.mjs";
 
@@ -242,16 +242,7 @@ function render({ model, el }) {
     showWords();
   }
 
-  const followLink = () => {
-    try {
-      const found = readLink(location.hash, model.get("anchor"), names);
-      if (!found) return;
-      set(found);
-      root.scrollIntoView({ block: "start" });
-    } catch (error) {
-      say(error.message);
-    }
-  };
+  const followLink = linkFollower(root, (hash) => readLink(hash, model.get("anchor"), names), set, say);
 
   const changed = () => { showQuestion(); if (onPage && alive) askEngine(); };
   const answered = () => { showQuestion(); showAnswer(); };

@@ -2,7 +2,9 @@
 // In a notebook the kernel answers; on a page of the site, the engine in the browser. The dice are always the page's.
 
 import { die, distribution, entropy, pick } from "./sampling.mjs";
-import { ROOT, SILENT_KERNEL, clip, copyLink, engine, fitsLink, key, make, percent, waiter } from "./shared.mjs";
+import {
+  ROOT, SILENT_KERNEL, clip, copyLink, engine, fitsLink, key, linkFollower, make, percent, waiter,
+} from "./shared.mjs";
 
 const SHOWN = 8, MOST_AT_ONCE = 40;
 
@@ -253,17 +255,10 @@ function render({ model, el }) {
   }
 
   const warm = () => { if (onPage) ask(name, null).catch(() => {}); };
-  const followLink = () => {
-    try {
-      const found = readLink(location.hash, model.get("anchor"));
-      if (!found) return;
-      stop();
-      set(found);
-      root.scrollIntoView({ block: "start" });
-    } catch (error) {
-      say(error.message);
-    }
-  };
+  const followLink = linkFollower(root, (hash) => readLink(hash, model.get("anchor")), (found) => {
+    stop();
+    set(found);
+  }, say);
 
   const changed = () => { showQuestion(); if (onPage) askEngine(); };
   const moved = () => { showQuestion(); showAnswer(); };

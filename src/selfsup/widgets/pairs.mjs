@@ -1,7 +1,9 @@
 // PairPlayground's user interface: two sentences, exchanged, replaced or written, and what can be asked about them.
 // In a notebook the kernel answers; on a page of the site, the engine in the browser.
 
-import { ROOT, SILENT_KERNEL, bars, copyLink, engine, fitsLink, key, make, percent, waiter } from "./shared.mjs";
+import {
+  ROOT, SILENT_KERNEL, bars, copyLink, engine, fitsLink, key, linkFollower, make, percent, waiter,
+} from "./shared.mjs";
 
 const NOT_OF_TINYWORLD = "Two sentences of Tinyworld are needed for an exact answer.";
 const QUESTION = ["a", "b", "first", "second", "swapped", "typed"];
@@ -190,16 +192,7 @@ function render({ model, el }) {
     }, 250);
   }
 
-  const followLink = () => {
-    try {
-      const found = readLink(location.hash, model.get("anchor"));
-      if (!found) return;
-      write(found.a, found.b);
-      root.scrollIntoView({ block: "start" });
-    } catch (error) {
-      say(error.message);
-    }
-  };
+  const followLink = linkFollower(root, (hash) => readLink(hash, model.get("anchor")), (found) => write(found.a, found.b), say);
 
   const changed = () => { showQuestion(); if (onPage) askEngine(); };
   const answered = () => { showQuestion(); showAnswer(); };

@@ -3,7 +3,7 @@
 // model writes: playing only shows them one by one.
 
 import {
-  ROOT, SILENT_KERNEL, check, choice, clip, copyLink, engine, fillWord, fitsLink, key, make, percent, waiter,
+  ROOT, SILENT_KERNEL, check, choice, clip, copyLink, engine, fillWord, fitsLink, key, linkFollower, make, percent, waiter,
 } from "./shared.mjs";
 
 const BEAT = 600; // ms a word
@@ -281,16 +281,7 @@ function render({ model, el }) {
   }
 
   const warm = () => { if (onPage) ask(name, null).catch(() => {}); };
-  const followLink = () => {
-    try {
-      const found = readLink(location.hash, model.get("anchor"), kinds);
-      if (!found) return;
-      set(found);
-      root.scrollIntoView({ block: "start" });
-    } catch (error) {
-      say(error.message);
-    }
-  };
+  const followLink = linkFollower(root, (hash) => readLink(hash, model.get("anchor"), kinds), set, say);
 
   const changed = () => { showQuestion(); if (onPage) askEngine(); };
   const anew = () => { // another writing begins with its first word

@@ -240,6 +240,21 @@ export function speech(list, predictions, truth) {
   return parts.join(" ");
 }
 
+/** A function that takes up the state in the address bar where it is for this widget, and shows `root`; `read` gives the
+ *  state of a fragment, null where it is another's, and throws, with a sentence to say, where it cannot be read. */
+export function linkFollower(root, read, take, say) {
+  return () => {
+    try {
+      const found = read(location.hash);
+      if (!found) return;
+      take(found);
+      root.scrollIntoView({ block: "start" });
+    } catch (error) {
+      say(error.message);
+    }
+  };
+}
+
 /** Whether a link has room for these texts. */
 export const fitsLink = (...texts) => texts.every((text) => Array.from(text).length <= LONGEST_LINK);
 

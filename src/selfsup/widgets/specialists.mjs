@@ -1,7 +1,9 @@
 // Specialists' user interface: one text, and four fine-tuned models that answer at once.
 // In a notebook the kernel answers; on a page of the site, the engine in the browser.
 
-import { ROOT, SILENT_KERNEL, bars, copyLink, engine, fitsLink, key, make, percent, waiter } from "./shared.mjs";
+import {
+  ROOT, SILENT_KERNEL, bars, copyLink, engine, fitsLink, key, linkFollower, make, percent, waiter,
+} from "./shared.mjs";
 
 const MODEL = "tinyworld-start";
 const QUESTION = ["text", "statement", "query"];
@@ -197,17 +199,10 @@ function render({ model, el }) {
     }, 250);
   }
 
-  const followLink = () => {
-    try {
-      const found = readLink(location.hash, model.get("anchor"));
-      if (!found) return;
-      const example = examples.findIndex(({ text }) => text === found.text);
-      set(example < 0 ? found : { ...found, example });
-      root.scrollIntoView({ block: "start" });
-    } catch (error) {
-      say(error.message);
-    }
-  };
+  const followLink = linkFollower(root, (hash) => readLink(hash, model.get("anchor")), (found) => {
+    const example = examples.findIndex(({ text }) => text === found.text);
+    set(example < 0 ? found : { ...found, example });
+  }, say);
 
   const changed = () => { showQuestion(); if (onPage) askEngine(); };
   const answered = () => {

@@ -3,7 +3,7 @@
 // when they are first asked for.
 
 import {
-  ROOT, SILENT_KERNEL, clip, copyLink, draw, engine, fillWord, fitsLink, key, make, rough, speech, waiter, wordCard,
+  ROOT, SILENT_KERNEL, clip, copyLink, draw, engine, fillWord, fitsLink, key, linkFollower, make, rough, speech, waiter, wordCard,
 } from "./shared.mjs";
 
 const QUESTION = ["sentence", "position", "step", "top"];
@@ -316,16 +316,7 @@ function render({ model, el }) {
     speaking = setTimeout(() => { spoken.textContent = speech(...told.map((name) => model.get(name))); }, 250);
   }
 
-  const followLink = () => {
-    try {
-      const found = readLink(location.hash, model.get("anchor"), steps);
-      if (!found) return;
-      set(found);
-      root.scrollIntoView({ block: "start" });
-    } catch (error) {
-      say(error.message);
-    }
-  };
+  const followLink = linkFollower(root, (hash) => readLink(hash, model.get("anchor"), steps), set, say);
 
   const changed = () => { if (onPage) askEngine(); else showState(); };
   for (const name of QUESTION) model.on(`change:${name}`, changed);
