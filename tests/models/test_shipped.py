@@ -17,6 +17,7 @@ from selfsup.corpora.tinyworld.pairs import Pairs
 from selfsup.corpora.tinyworld.tasks import TASKS
 from selfsup.finetuning import as_batch, pad, score
 from selfsup.models.pretrained import CHECKPOINTS, load, load_snapshot, snapshots
+from selfsup.objectives.denoising import Denoising
 from selfsup.objectives.masking import BERTS_RATES
 from selfsup.objectives.next_token import NextToken
 from selfsup.recorded.sentence_pairs import judged, questions
@@ -53,6 +54,24 @@ def test_the_gpt_of_tinyworld_is_near_the_entropy_rate():
     assert 0 < gap < 0.03, f"tinyworld-gpt stands {gap:.4f} nats above the entropy rate"
 
 
+def test_the_encoder_decoder_of_tinyworld_restores_masked_texts_at_nearly_the_exact_cost():
+    """-log P(x | x′) of 100 held-out texts, 15% of their words masked: what the rules pay is P(x′) / P(x)."""
+    (model, tokenizer), language = load("tinyworld-seq2seq"), tinyworld.load("world")
+    texts = load_corpus("tinyworld", n=1, sentinels=16).held_out.select(range(100))
+    objective, generator = Denoising(tokenizer, "masking"), torch.Generator().manual_seed(0)
+    exact, ours, written = 0.0, 0.0, 0
+    for i in range(len(texts)):
+        split = objective.split(*pad([texts[i]], tokenizer), generator)
+        with torch.no_grad():
+            logits = model.eval()(**split.inputs)
+        ours += float(F.cross_entropy(logits[0].double(), split.targets[0], reduction="sum"))
+        damaged = tokenizer.convert_ids_to_tokens(split.inputs["input_ids"][0, 1:-1].tolist())
+        exact += language.log_prob(damaged) - language.log_prob(tokenizer.convert_ids_to_tokens(texts[i].tolist()))
+        written += split.targets.numel()
+    gap = (ours - exact) / written
+    assert 0 < gap < 0.06, f"tinyworld-seq2seq stands {gap:.4f} nats per written token above the exact answer"
+
+
 def test_storybook_bert_fills_in_what_a_reader_would_ask():
     model, tokenizer = load("storybook-bert")
     whole = cloze_accuracy(model, tokenizer)[-1]
@@ -64,7 +83,7 @@ def test_storybook_bert_fills_in_what_a_reader_would_ask():
 
 
 def test_weights_are_small_enough_for_a_page():
-    small = {f"tinyworld-{kind}": 0.4e6 for kind in ("nsp", "sop", "pairs")}
+    small = {f"tinyworld-{kind}": 0.4e6 for kind in ("nsp", "sop", "pairs")} | {"tinyworld-seq2seq": 2.2e6}
     for name, most in {**dict.fromkeys([*GAPS, "tinyworld-gpt"], 1.6e6), "storybook-bert": 6.5e6, **small}.items():
         size = (CHECKPOINTS / name / "model.safetensors").stat().st_size
         assert size <= most, f"{name} takes {size:,} bytes"

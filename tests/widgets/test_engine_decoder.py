@@ -105,6 +105,23 @@ def test_logits_of_the_shipped_gpt_on_texts_of_its_world(run_node):
         assert np.abs(rows - expected).max() < 1e-3 and (rows.argmax(-1) == expected.argmax(-1)).all()
 
 
+@torch.no_grad()
+def test_logits_of_the_shipped_encoder_decoder_on_damaged_texts_of_its_world(run_node):
+    """As above: each text is read without every fifth word, and written whole."""
+    model, tokenizer = load("tinyworld-seq2seq")
+    whole = [[tokenizer.cls_token_id, *tokenizer.convert_tokens_to_ids(list(document.tokens))]
+             for document in tinyworld.load("world").documents(5, seed=3)]
+    pairs = [[[one for i, one in enumerate(ids) if i % 5 != 3], ids] for ids in whole]
+    code = """
+    const model = open(data.folder);
+    console.log(JSON.stringify(data.pairs.map(([read, ids]) => list(model.next(ids, model.read(read), null, true)))));
+    """
+    found = run_node(OPEN + code, {"folder": str(CHECKPOINTS / "tinyworld-seq2seq"), "pairs": pairs})
+    for (read, ids), rows in zip(pairs, found, strict=True):
+        expected, rows = model.eval()(torch.tensor([read]), torch.tensor([ids]))[0].numpy(), np.array(rows)
+        assert np.abs(rows - expected).max() < 1e-3 and (rows.argmax(-1) == expected.argmax(-1)).all()
+
+
 @pytest.mark.parametrize("half", [False, True], ids=["f32", "f16"])
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.no_grad()

@@ -30,6 +30,7 @@ RESTORING = Recipe(
            "norm_eps": 1e-5, "init_std": 0.08},
     steps=1000,
     batch_size=64,
+    average="token",
     warmup=0.02,
     weight_decay=0.1,
     evaluate_every=1000,
