@@ -20,6 +20,7 @@ from selfsup.abilities import PROBES
 from selfsup.corpora import tinyworld
 from selfsup.corpora.tinyworld.corpus import HELD_OUT_SEED
 from selfsup.models.pretrained import load_pretrained
+from selfsup.objectives import load_objective
 from selfsup.training import CHECKPOINT, LOG, History, Recipe
 
 SHAPE = ["layers=1", "width=16", "heads=2", "feed_forward=32", "max_positions=16", "shape=null"]
@@ -123,6 +124,11 @@ def test_recipe_reproduces_the_model(tmp_path):
 def test_shipped_recipes_can_be_read(path):
     recipe = Recipe.from_json(path.read_text(encoding="utf-8"))
     assert recipe.to_json() == path.read_text(encoding="utf-8"), "the recipe is not as this version writes it"
+    tokenizer = load_pretrained(path.parent)[1]
+    for changes in ({}, *recipe.phases.values()):
+        options = recipe.objective_options | changes
+        options.pop("weight_decay", None)
+        load_objective(recipe.objective, tokenizer, **options)  # refuses an option that there is not
 
 
 @pytest.mark.parametrize(

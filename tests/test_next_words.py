@@ -22,7 +22,7 @@ def test_the_exact_rules_pay_the_entropy_rate_and_their_part_of_it_at_words_said
     exact = tinyworld.next_token_floor(world, asked)
     assert found["all"]["loss"] == pytest.approx(exact.value) and found["all"]["targets"] == exact.n
     ids, mask = Batches(asked, corpus.tokenizer, 30)[0]
-    targets = NextToken(corpus.tokenizer, others=0.0).split(ids, mask).targets
+    targets = NextToken(corpus.tokenizer, rate=0.0).split(ids, mask).targets
     paid = []
     for row, told in zip(ids.tolist(), targets):
         words = [world.words[i - 5] for i in row if i > 4]

@@ -73,8 +73,8 @@ def scores(model: nn.Module, corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
     cannot bring them back pays there.
     """
     asked, found = corpus.held_out.select(range(recipe.evaluation_texts)), {}
-    for name, others in (("all", 1.0), ("said_before", 0.0)):
-        score = evaluate(model, NextToken(corpus.tokenizer, others=others), asked, corpus.tokenizer)
+    for name, rate in (("all", 1.0), ("said_before", 0.0)):
+        score = evaluate(model, NextToken(corpus.tokenizer, rate=rate), asked, corpus.tokenizer)
         found |= {name: {"loss": score.loss, "targets": score.targets}}
     return found
 
