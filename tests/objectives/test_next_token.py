@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from selfsup.corpora import load_corpus, tinyworld
 from selfsup.models import LanguageModel, TransformerConfig
 from selfsup.objectives import IGNORE, load_objective
+from selfsup.objectives.masking import rare_repeats
 from selfsup.objectives.next_token import shift_by_one
 from selfsup.training import Batches, evaluate
 
@@ -94,3 +95,19 @@ def test_at_a_low_rate_the_rare_words_said_before_are_still_asked():
     for wrong in ({"rate": 1.5}, {"rare": -1}):
         with pytest.raises(ValueError, match="from 0 to 1"):
             load_objective("next_token", corpus.tokenizer, **wrong)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_what_is_said_before_and_rare_is_what_repeats_before_and_is_rare(rate):
+    """A word that stands before its place stands twice in its text: to ask for both compares all tokens once more."""
+    corpus = load_corpus("village", n=200)
+    objective = load_objective("next_token", corpus.tokenizer, rate=rate)
+    batches = Batches(corpus.train, corpus.tokenizer, 50)
+    for step in range(len(batches)):
+        ids, mask = batches[step]
+        before = (ids[:, :, None] == ids[:, None, :]).tril(-1).any(-1)
+        asked = (before & rare_repeats(ids, mask, objective.rare))[:, 1:]
+        asked |= torch.rand(asked.shape, generator=torch.Generator().manual_seed(step)) < rate
+        every = shift_by_one(ids, mask)[1]
+        found = objective.split(ids, mask, torch.Generator().manual_seed(step)).targets
+        assert torch.equal(found, every.where(asked, torch.tensor(IGNORE)))

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from . import IGNORE, OfTokens, Split
-from .masking import rare_repeats
+from .masking import rare_tokens
 
 
 def shift_by_one(ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +41,7 @@ class NextToken(OfTokens):
         seen, targets = shift_by_one(ids, attention_mask)
         if self.rate < 1:
             before = (ids[:, :, None] == ids[:, None, :]).tril(-1).any(-1)  # (batch, time): said before this place
-            again = (before & rare_repeats(ids, attention_mask, self.rare))[:, 1:]
+            again = (before & rare_tokens(ids, attention_mask, self.rare))[:, 1:]
             drawn = torch.rand(targets.shape, generator=generator, device=ids.device) < self.rate
             targets = targets.masked_fill(~(again | drawn), IGNORE)
         return Split({"input_ids": seen}, targets)  # padding comes last, and no token looks ahead: no mask is needed
