@@ -298,19 +298,45 @@ def test_probe_asks_about_texts_that_no_model_was_trained_on():
     assert sum(same) < 5
 
 
-def test_probe_reads_treebanks(tmp_path, capsys):
+@pytest.fixture
+def treebank(tmp_path):
+    """What to learn from and what to judge by: one sentence, twelve times."""
     rows = "\n".join(f"{i}\t{word}\t_\t{tag}" + "\t_" * 6 for i, (word, tag) in enumerate(
         [("the", "DET"), ("king", "NOUN"), ("sang", "VERB")], 1))
     (tmp_path / "bank.conllu").write_text("\n\n".join([rows] * 12) + "\n", encoding="utf-8")
-    files = [str(tmp_path / "bank.conllu")] * 2
+    return ["--treebank", *[str(tmp_path / "bank.conllu")] * 2]
+
+
+def test_probe_reads_treebanks(treebank, capsys):
     transformers.utils.logging.enable_progress_bar()
-    assert cli.main(["probe", "storybook-bert", "--treebank", *files]) == 0
+    assert cli.main(["probe", "storybook-bert", *treebank]) == 0
     said, complaints = capsys.readouterr()
     assert complaints == "", "bars of what takes a moment"
     assert transformers.utils.logging.get_verbosity() <= logging.WARNING, "its warnings are hidden, too"
     lines = said.splitlines()
     assert lines[0].startswith("commonest tag: 33.3%") and lines[1].startswith("usual tag: 100.0%")
     assert any(line.startswith("storybook-bert, layer 4: 100.0%") for line in lines)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("status", [0, 1])
+def test_probe_leaves_the_progress_bars_of_others_as_they_were(treebank, capsys, monkeypatch, shown, status):
+    """Whether it succeeds or fails."""
+    bars, seen = transformers.utils.logging, []
+
+    def probe(*_, **__):
+        seen.append(bars.is_progress_bar_enabled())
+        if status:
+            raise ValueError("too few sentences")
+        return []
+
+    monkeypatch.setattr("selfsup.probing.probe_checkpoints", probe)
+    try:
+        (bars.enable_progress_bar if shown else bars.disable_progress_bar)()
+        assert cli.main(["probe", "storybook-bert", *treebank]) == status
+        assert seen == [False] and bars.is_progress_bar_enabled() == shown
+    finally:
+        bars.enable_progress_bar()
 
 
 @pytest.mark.parametrize("arguments, said", [
