@@ -20,6 +20,7 @@ from selfsup.abilities import PROBES
 from selfsup.corpora import tinyworld
 from selfsup.corpora.tinyworld.corpus import HELD_OUT_SEED
 from selfsup.models.pretrained import load_pretrained
+from selfsup.objectives import load_objective
 from selfsup.training import CHECKPOINT, LOG, History, Recipe
 
 SHAPE = ["layers=1", "width=16", "heads=2", "feed_forward=32", "max_positions=16", "shape=null"]
@@ -123,6 +124,11 @@ def test_recipe_reproduces_the_model(tmp_path):
 def test_shipped_recipes_can_be_read(path):
     recipe = Recipe.from_json(path.read_text(encoding="utf-8"))
     assert recipe.to_json() == path.read_text(encoding="utf-8"), "the recipe is not as this version writes it"
+    tokenizer = load_pretrained(path.parent)[1]
+    for changes in ({}, *recipe.phases.values()):
+        options = recipe.objective_options | changes
+        options.pop("weight_decay", None)
+        load_objective(recipe.objective, tokenizer, **options)  # refuses an option that there is not
 
 
 @pytest.mark.parametrize(
@@ -292,19 +298,45 @@ def test_probe_asks_about_texts_that_no_model_was_trained_on():
     assert sum(same) < 5
 
 
-def test_probe_reads_treebanks(tmp_path, capsys):
+@pytest.fixture
+def treebank(tmp_path):
+    """What to learn from and what to judge by: one sentence, twelve times."""
     rows = "\n".join(f"{i}\t{word}\t_\t{tag}" + "\t_" * 6 for i, (word, tag) in enumerate(
         [("the", "DET"), ("king", "NOUN"), ("sang", "VERB")], 1))
     (tmp_path / "bank.conllu").write_text("\n\n".join([rows] * 12) + "\n", encoding="utf-8")
-    files = [str(tmp_path / "bank.conllu")] * 2
+    return ["--treebank", *[str(tmp_path / "bank.conllu")] * 2]
+
+
+def test_probe_reads_treebanks(treebank, capsys):
     transformers.utils.logging.enable_progress_bar()
-    assert cli.main(["probe", "storybook-bert", "--treebank", *files]) == 0
+    assert cli.main(["probe", "storybook-bert", *treebank]) == 0
     said, complaints = capsys.readouterr()
     assert complaints == "", "bars of what takes a moment"
     assert transformers.utils.logging.get_verbosity() <= logging.WARNING, "its warnings are hidden, too"
     lines = said.splitlines()
     assert lines[0].startswith("commonest tag: 33.3%") and lines[1].startswith("usual tag: 100.0%")
     assert any(line.startswith("storybook-bert, layer 4: 100.0%") for line in lines)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("status", [0, 1])
+def test_probe_leaves_the_progress_bars_of_others_as_they_were(treebank, capsys, monkeypatch, shown, status):
+    """Whether it succeeds or fails."""
+    bars, seen = transformers.utils.logging, []
+
+    def probe(*_, **__):
+        seen.append(bars.is_progress_bar_enabled())
+        if status:
+            raise ValueError("too few sentences")
+        return []
+
+    monkeypatch.setattr("selfsup.probing.probe_checkpoints", probe)
+    try:
+        (bars.enable_progress_bar if shown else bars.disable_progress_bar)()
+        assert cli.main(["probe", "storybook-bert", *treebank]) == status
+        assert seen == [False] and bars.is_progress_bar_enabled() == shown
+    finally:
+        bars.enable_progress_bar()
 
 
 @pytest.mark.parametrize("arguments, said", [

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from selfsup.corpora import tinyworld
 from selfsup.corpora.tinyworld.tasks import TASKS
@@ -76,6 +77,24 @@ def test_a_model_learns_before_it_writes_and_before_it_is_judged(few, monkeypatc
     runs = [restoring.one_damage(("masking", replace(FEW, seed=seed))) for seed in (0, 0, 1)]
     assert moved == [("train", True), *[("fine_tune", True)] * 3] * 3
     assert runs[0] == runs[1] and runs[0]["loss"] != runs[2]["loss"]
+
+
+def test_a_seed_decides_the_first_weights_of_a_model_and_of_its_heads(few, monkeypatch):
+    """Nothing is trained here: what differs, differs from the start."""
+    begun = []
+    for name in ("train", "fine_tune"):
+        monkeypatch.setattr(restoring, name, lambda model, *_, **__: begun.append(
+            parameters_to_vector(model.parameters()).detach()))
+    for seed in (0, 0, 1):
+        restoring.one_damage(("masking", replace(FEW, seed=seed)))
+    models = begun[::4]  # and after each of them three that are fine-tuned
+    assert torch.equal(models[0], models[1]) and not torch.equal(models[0], models[2])
+    begun.clear()
+    model = EncoderDecoder(TransformerConfig(len(corpus_of(**FEW.corpus_options).tokenizer), **SMALL))
+    for seed in (0, 0, 1):
+        read(model, seed)
+    for first, again, other in (begun[::2], begun[1::2]):  # of tags, and of questions
+        assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_asking_leaves_the_model_as_it_is(few):

@@ -439,12 +439,18 @@ def test_log_and_history(tmp_path):
     assert Recipe.from_json((tmp_path / "recipe.json").read_text()) == SHORT
 
 
-def test_logged_loss_is_the_mean_since_the_last_record():
-    every = run(recipe=dataclasses.replace(SHORT, log_every=1))[1]
-    some = run(recipe=dataclasses.replace(SHORT, log_every=6))[1]
+@pytest.mark.parametrize("average", ["batch", "token"])
+def test_logged_loss_is_the_mean_since_the_last_record(average):
+    """Of batches, or of tokens: a batch with more of them weighs more in the log, as it does in training."""
+    every = run(recipe=dataclasses.replace(SHORT, average=average, log_every=1))[1]
+    some = run(recipe=dataclasses.replace(SHORT, average=average, log_every=6))[1]
+    batches = Batches(CORPUS.train, TOKENIZER, SHORT.batch_size, SHORT.seed)
+    tokens = [int(batches[step][1].sum()) - SHORT.batch_size for step in range(SHORT.steps)]  # [CLS] is not asked
     for i, record in enumerate(some.records):
-        mean = np.mean([record["loss"] for record in every.records[6 * i : 6 * i + 6]])
-        assert record["loss"] == pytest.approx(mean, rel=1e-5)
+        losses, weights = [record["loss"] for record in every.records[6 * i : 6 * i + 6]], tokens[6 * i : 6 * i + 6]
+        by_batch, by_token = np.mean(losses), np.average(losses, weights=weights)
+        assert abs(by_batch - by_token) > 1e-3, "the batches are too alike to tell"
+        assert record["loss"] == pytest.approx(by_token if average == "token" else by_batch, rel=1e-5)
 
 
 def test_bfloat16_learns_nearly_the_same():
@@ -519,6 +525,7 @@ def test_checkpoint_of_another_recipe_is_refused(tmp_path):
 
 
 def test_a_checkpoint_from_before_a_field_was_known_goes_on(tmp_path):
+    """Neither the recipe's `average` nor the weight of the batches since the last record was known once."""
     whole, _ = run(folder=tmp_path / "whole")
     with pytest.raises(Stop):
         run(folder=tmp_path / "parts", callbacks=[stop_after(8)])
@@ -526,9 +533,11 @@ def test_a_checkpoint_from_before_a_field_was_known_goes_on(tmp_path):
     state = torch.load(path, weights_only=True)
     older = json.loads(state["recipe"])
     assert older.pop("average") == SHORT.average
-    torch.save(state | {"recipe": json.dumps(older)}, path)
+    state |= {"recipe": json.dumps(older), "recorded": state["step"] - int(state.pop("weight"))}
+    torch.save(state, path)
     resumed, _ = run(small_model(seed=9), folder=tmp_path / "parts", resume=True)
     assert_same_weights(whole, resumed, "a missing field was not taken for its default")
+    assert without_time(tmp_path / "whole" / LOG) == without_time(tmp_path / "parts" / LOG)
 
 
 @pytest.mark.parametrize(
@@ -560,9 +569,10 @@ def test_checkpoint_holds_no_code(tmp_path):
     assert not (tmp_path / "harm").exists(), "reading a checkpoint ran its code"
 
 
-def test_a_resumed_run_keeps_its_checkpoint_before_the_first_record(tmp_path):
+@pytest.mark.parametrize("average", ["batch", "token"])
+def test_a_resumed_run_keeps_its_checkpoint_before_the_first_record(tmp_path, average):
     """Killed twice between two lines of the log, it still goes on, and reports the loss of an unbroken run."""
-    recipe = dataclasses.replace(SHORT, log_every=12, evaluate_every=12, checkpoint_every=2)
+    recipe = dataclasses.replace(SHORT, average=average, log_every=12, evaluate_every=12, checkpoint_every=2)
     for steps in (5, 3):
         with pytest.raises(Stop):
             run(recipe=recipe, folder=tmp_path, resume=True, objective=StopsAfter(steps))
@@ -570,7 +580,7 @@ def test_a_resumed_run_keeps_its_checkpoint_before_the_first_record(tmp_path):
     model, history = run(recipe=recipe, folder=tmp_path, resume=True)
     whole, expected = run(recipe=recipe)
     assert_same_weights(model, whole, "the twice killed run is not the unbroken one")
-    assert history.records[-1]["loss"] == pytest.approx(expected.records[-1]["loss"])
+    assert history.records[-1]["loss"] == expected.records[-1]["loss"]
 
 
 class StopsAfter(Masking):
@@ -669,8 +679,8 @@ def test_killed_at_any_moment_it_resumes_bit_identically(tmp_path):
     assert sorted(path.name for path in log.parent.iterdir()) == [CHECKPOINT, LOG, "recipe.json"]
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_several_processes_train_as_one(tmp_path, precision):
+@pytest.mark.parametrize("precision, average, log_every", [("no", "token", 3), ("bf16", "batch", 1)])
+def test_several_processes_train_as_one(tmp_path, precision, average, log_every):
     pytest.importorskip("accelerate")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -680,8 +690,9 @@ def test_several_processes_train_as_one(tmp_path, precision):
     )
     options = ["--main_process_port", port, "--mixed_precision", precision]
     script = [HERE / "run_training.py", tmp_path / "two", "dropout=0.0", "steps=20"]
+    script += [f'average="{average}"', f"log_every={log_every}"]
     finish(start(*launch.split(), *options, *script))
-    recipe = Recipe(steps=20, batch_size=8, log_every=1, evaluate_every=10, checkpoint_every=1)
+    recipe = Recipe(steps=20, batch_size=8, log_every=log_every, average=average, evaluate_every=10, checkpoint_every=1)
     recipe = dataclasses.replace(recipe, precision="bfloat16" if precision == "bf16" else "float32")
     model, history = run(small_model(dropout=0.0), recipe)
     two = History.read(tmp_path / "two" / LOG)

@@ -231,7 +231,7 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 def _probe_treebank(options: argparse.Namespace) -> int:
-    from transformers.utils.logging import disable_progress_bar
+    from transformers.utils import logging
 
     from .corpora.annotated import read_conllu
     from .models.pretrained import find
@@ -244,12 +244,17 @@ def _probe_treebank(options: argparse.Namespace) -> int:
     learned, judged = map(read_conllu, options.treebank)
     for name in options.models:
         find(name, WEIGHTS)
-    disable_progress_bar()  # of what is only read; a download has shown its own
-    for row in probe_checkpoints(options.models, learned, judged, seed=options.seed):
-        middle, low, high = (f"{100 * value:.1f}" for value in row["accuracy"])
-        layer = "" if row["layer"] is None else f", layer {row['layer']}"
-        print(f"{row['checkpoint']}{layer}: {middle}% ({low} to {high}), selectivity "
-              f"{100 * row['selectivity'][0]:.1f}", flush=True)
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of what is only read; a download has shown its own
+    try:
+        for row in probe_checkpoints(options.models, learned, judged, seed=options.seed):
+            middle, low, high = (f"{100 * value:.1f}" for value in row["accuracy"])
+            layer = "" if row["layer"] is None else f", layer {row['layer']}"
+            print(f"{row['checkpoint']}{layer}: {middle}% ({low} to {high}), selectivity "
+                  f"{100 * row['selectivity'][0]:.1f}", flush=True)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     return 0
 
 

@@ -203,7 +203,7 @@ class Batches:
 
     def weight(self, step: int) -> float:
         """How many tokens batch `step` has, the ends of its texts counted, for each of a batch of mean length."""
-        return (self.num_tokens(step) + self.size) / (self.size * (self.lengths.mean() + 1))
+        return float((self.num_tokens(step) + self.size) / (self.size * (self.lengths.mean() + 1)))
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         batch = self._locate(step)
@@ -424,9 +424,9 @@ class Processes:
 class History:
     """What a run wrote down: records, one a line of its log.
 
-    A record has step, tokens (seen so far), seconds, loss (nats, mean since the last record) and, where the
-    model was evaluated, held_out (nats), standard_error, accuracy, where it is known floor (nats), and where pairs
-    are judged pair_accuracy.
+    A record has step, tokens (seen so far), seconds, loss (nats, mean since the last record, in which batches weigh as
+    the recipe's `average` says) and, where the model was evaluated, held_out (nats), standard_error, accuracy, where it
+    is known floor (nats), and where pairs are judged pair_accuracy.
     """
 
     records: list[dict[str, float]] = field(default_factory=list)
@@ -493,7 +493,9 @@ def _restore(folder: Path, recipe: Recipe, model: nn.Module, optimizers: list) -
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        return {name: state[name] for name in ("step", "tokens", "seconds", "loss", "recorded")}
+        if "weight" not in state:  # from before batches were weighed in the log
+            state["weight"] = float(state["step"] - state["recorded"])
+        return {name: state[name] for name in ("step", "tokens", "seconds", "loss", "weight")}
     except _DAMAGED as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"cannot go on from the checkpoint {path}: {reason}") from None
@@ -564,7 +566,7 @@ def train(
     optimizers = make_optimizers(model, recipe)
     batches = Batches(corpus.train, corpus.tokenizer, recipe.batch_size, recipe.seed, here.device)
     corruption = torch.Generator(here.device)
-    now = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": torch.zeros((), device=here.device), "recorded": 0}
+    now = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": torch.zeros((), device=here.device), "weight": 0.0}
     history, folder, judge = History(), folder and Path(folder), judge or objective
     floor, phases = corpus.floors.get(judge.floor), _phases(objective, corpus, recipe)
     if folder and resume and (folder / CHECKPOINT).exists():
@@ -586,11 +588,14 @@ def train(
                 corruption.manual_seed(_seed(recipe.seed, step))
                 now_trained, weight_decay = next(phase for start, *phase in phases if step >= start)
                 loss = batch_loss(model, now_trained, batches[step], corruption, here)
-            (loss * batches.weight(step) if recipe.average == "token" else loss).backward()
+            weight = batches.weight(step) if recipe.average == "token" else 1.0
+            loss = loss * weight
+            loss.backward()
             here.all_reduce([p.grad for p in parameters if p.grad is not None])
             update(optimizers, parameters, learning_rate_share(step, recipe), recipe.clip, weight_decay)
 
             now["loss"] += loss.detach()  # stays on the device: to ask for its value would stop the queue
+            now["weight"] += weight
             now["tokens"] += batches.num_tokens(step)
             now["seconds"] = time.perf_counter() - started
             now["step"] = step + 1
@@ -660,10 +665,10 @@ def _prepare(folder: Path, recipe: Recipe, history: History, begins: bool) -> No
 
 
 def _mean_since(now: dict[str, Any]) -> float:
-    """The mean loss since the last record; its sum starts anew."""
-    mean = now["loss"].item() / (now["step"] - now["recorded"])
+    """The mean loss since the last record, over batches as they weigh in training; its sums start anew."""
+    mean = now["loss"].item() / now["weight"]
     now["loss"].zero_()
-    now["recorded"] = now["step"]
+    now["weight"] = 0.0
     if not math.isfinite(mean):
         raise ValueError(f"the loss is {mean} at step {now['step']}: choose smaller learning rates")
     return mean

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from selfsup.corpora import load_corpus, tinyworld
 from selfsup.models import LanguageModel, TransformerConfig
 from selfsup.objectives import IGNORE, load_objective
+from selfsup.objectives.masking import rare_repeats
 from selfsup.objectives.next_token import shift_by_one
 from selfsup.training import Batches, evaluate
 
@@ -68,12 +69,12 @@ def test_losses_need_no_padding_mask():
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
-def test_with_few_others_the_rare_words_said_before_are_still_asked():
+def test_at_a_low_rate_the_rare_words_said_before_are_still_asked():
     """A phase of training that asks for names which the text has said already, and for little else."""
     corpus = load_corpus("village", n=400)
     ids, mask = Batches(corpus.train, corpus.tokenizer, 400)[0]
     whole = load_objective("next_token", corpus.tokenizer).split(ids, mask).targets
-    objective = load_objective("next_token", corpus.tokenizer, others=0.0)
+    objective = load_objective("next_token", corpus.tokenizer, rate=0.0)
     asked = objective.split(ids, mask, torch.Generator().manual_seed(0)).targets
     share = ids.flatten().bincount() / mask.sum()
     for row, (targets, every) in enumerate(zip(asked.tolist(), whole.tolist())):
@@ -81,16 +82,32 @@ def test_with_few_others_the_rare_words_said_before_are_still_asked():
             said_and_rare = token in ids[row, : t + 1].tolist() and share[token] <= objective.rare
             assert target == (token if token != IGNORE and said_and_rare else IGNORE)
     assert (asked != IGNORE).sum() > 50, "hardly anything was asked"
-    half = load_objective("next_token", corpus.tokenizer, others=0.5)
+    half = load_objective("next_token", corpus.tokenizer, rate=0.5)
     drawn = half.split(ids, mask, torch.Generator().manual_seed(0)).targets
     torch.rand(3)  # what others draw decides nothing
     again, other = (half.split(ids, mask, torch.Generator().manual_seed(seed)).targets for seed in (0, 1))
     assert torch.equal(again, drawn) and not torch.equal(other, drawn)
-    rarer = load_objective("next_token", corpus.tokenizer, others=0.0, rare=0.002).split(ids, mask).targets
+    rarer = load_objective("next_token", corpus.tokenizer, rate=0.0, rare=0.002).split(ids, mask).targets
     assert 0 < (rarer != IGNORE).sum() < (asked != IGNORE).sum(), "rare is not read"
     rest = whole[(whole != IGNORE) & (asked == IGNORE)]
     assert abs(((drawn != IGNORE) & (asked == IGNORE)).sum() / len(rest) - 0.5) < 0.02
     assert objective.floor is None and half.floor is None, "its floor is another"
-    for wrong in ({"others": 1.5}, {"rare": -1}):
+    for wrong in ({"rate": 1.5}, {"rare": -1}):
         with pytest.raises(ValueError, match="from 0 to 1"):
             load_objective("next_token", corpus.tokenizer, **wrong)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_what_is_said_before_and_rare_is_what_repeats_before_and_is_rare(rate):
+    """A word that stands before its place stands twice in its text: to ask for both compares all tokens once more."""
+    corpus = load_corpus("village", n=200)
+    objective = load_objective("next_token", corpus.tokenizer, rate=rate)
+    batches = Batches(corpus.train, corpus.tokenizer, 50)
+    for step in range(len(batches)):
+        ids, mask = batches[step]
+        before = (ids[:, :, None] == ids[:, None, :]).tril(-1).any(-1)
+        asked = (before & rare_repeats(ids, mask, objective.rare))[:, 1:]
+        asked |= torch.rand(asked.shape, generator=torch.Generator().manual_seed(step)) < rate
+        every = shift_by_one(ids, mask)[1]
+        found = objective.split(ids, mask, torch.Generator().manual_seed(step)).targets
+        assert torch.equal(found, every.where(asked, torch.tensor(IGNORE)))

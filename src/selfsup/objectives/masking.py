@@ -52,8 +52,12 @@ def rare_repeats(ids: Tensor, attention_mask: Tensor, rare: float) -> Tensor:
     ids, attention_mask: (batch, time) long. Returns (batch, time) bool.
     """
     again = (ids[:, :, None] == ids[:, None, :]).sum(-1) > 1  # (batch, time)
-    share = (ids.flatten().bincount() / attention_mask.sum())[ids]
-    return again & (share <= rare)
+    return again & rare_tokens(ids, attention_mask, rare)
+
+
+def rare_tokens(ids: Tensor, attention_mask: Tensor, rare: float) -> Tensor:
+    """Which tokens are at most the share `rare` of their batch; shapes as in `rare_repeats`."""
+    return (ids.flatten().bincount() / attention_mask.sum())[ids] <= rare
 
 
 BERTS_RATES = {"rate": 0.15, "mask": 0.8, "random": 0.1}

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from . import IGNORE, OfTokens, Split
-from .masking import rare_repeats
+from .masking import rare_tokens
 
 
 def shift_by_one(ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,24 +24,24 @@ class NextToken(OfTokens):
     """The objective of GPT. A text of n tokens asks n + 1 questions at once, the last one whether it is over.
 
     Asked are all questions whose answer the text has said already and that is at most the share `rare` of the batch,
-    such as a name, and of the others the share `others`, drawn at random; at 1, the standard, all are asked and `rare`
+    such as a name, and of the others the share `rate`, drawn at random; at 1, the standard, all are asked and `rare`
     is not read. Raises ValueError for shares that are none.
     """
 
-    def __init__(self, tokenizer: Any, others: float = 1.0, rare: float = 0.01):
+    def __init__(self, tokenizer: Any, rate: float = 1.0, rare: float = 0.01):
         """tokenizer: there to be made as other objectives are; it is not asked."""
-        for name, share in (("others", others), ("rare", rare)):
+        for name, share in (("rate", rate), ("rare", rare)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is {share}, but it is a share: give a number from 0 to 1")
-        self.others, self.rare = others, rare
-        self.floor = "next_token" if others == 1 else None
+        self.rate, self.rare = rate, rare
+        self.floor = "next_token" if rate == 1 else None
 
     def split(self, ids: Tensor, attention_mask: Tensor, generator: Generator | None = None) -> Split:
-        """At others = 1 nothing is drawn: there is one way to split. ids, attention_mask: (batch, time) long."""
+        """At rate = 1 nothing is drawn: there is one way to split. ids, attention_mask: (batch, time) long."""
         seen, targets = shift_by_one(ids, attention_mask)
-        if self.others < 1:
+        if self.rate < 1:
             before = (ids[:, :, None] == ids[:, None, :]).tril(-1).any(-1)  # (batch, time): said before this place
-            again = (before & rare_repeats(ids, attention_mask, self.rare))[:, 1:]
-            drawn = torch.rand(targets.shape, generator=generator, device=ids.device) < self.others
+            again = (before & rare_tokens(ids, attention_mask, self.rare))[:, 1:]
+            drawn = torch.rand(targets.shape, generator=generator, device=ids.device) < self.rate
             targets = targets.masked_fill(~(again | drawn), IGNORE)
         return Split({"input_ids": seen}, targets)  # padding comes last, and no token looks ahead: no mask is needed

@@ -73,8 +73,8 @@ def scores(model: nn.Module, corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
     cannot bring them back pays there.
     """
     asked, found = corpus.held_out.select(range(recipe.evaluation_texts)), {}
-    for name, others in (("all", 1.0), ("said_before", 0.0)):
-        score = evaluate(model, NextToken(corpus.tokenizer, others=others), asked, corpus.tokenizer)
+    for name, rate in (("all", 1.0), ("said_before", 0.0)):
+        score = evaluate(model, NextToken(corpus.tokenizer, rate=rate), asked, corpus.tokenizer)
         found |= {name: {"loss": score.loss, "targets": score.targets}}
     return found
 
@@ -106,12 +106,17 @@ def weights(model: nn.Module) -> dict[str, int]:
 
 
 def predecessors(recipe: Recipe) -> Iterator[dict]:
-    """N-grams and a recurrent network, from as many texts as a run reads, judged by the same held-out ones."""
+    """N-grams and a recurrent network, from as many texts as a run reads, judged by the same held-out ones.
+
+    N-grams count the first texts of the corpus; a network's seed decides which ones it reads. `tokens` are those of the
+    texts that were read, [CLS] and [SEP] not counted.
+    """
     corpus = corpus_of(recipe.corpus_options["n"])
-    ids, mask = pad([corpus.train[i] for i in range(recipe.steps * recipe.batch_size)], corpus.tokenizer)
+    texts = corpus.train.select(range(recipe.steps * recipe.batch_size))
+    ids, mask = pad([texts[i] for i in range(len(texts))], corpus.tokenizer)
     for n in range(1, LONGEST_PAST + 1):
         model = NGram(len(corpus.tokenizer), n).fit(ids, mask)
-        yield {"model": "n-gram", "n": n, "weights": model.parameters_counted, "tokens": int(mask.sum()) - len(mask),
+        yield {"model": "n-gram", "n": n, "weights": model.parameters_counted, "tokens": int(texts.lengths.sum()),
                **scores(model, corpus, recipe)}
     yield {"model": "exact rules", **scores(ExactRules(tinyworld.load("world")), corpus, recipe)}
     yield from side_by_side(one_run, [("recurrent", dataclasses.replace(recipe, seed=seed)) for seed in range(3)])
