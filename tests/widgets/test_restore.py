@@ -19,7 +19,7 @@ from selfsup.corpora import load_corpus
 from selfsup.models import EncoderDecoder, TransformerConfig, pretrained
 from selfsup.models.pretrained import save_pretrained
 from selfsup.objectives import IGNORE
-from selfsup.objectives.denoising import KINDS, RATES, Denoising, Marks
+from selfsup.objectives.denoising import KINDS, RATES, Denoising, Marks, fragment
 from selfsup.objectives.sentence_pairs import sentence_ends
 from selfsup.tokenization import with_sentinels, word_level
 from selfsup.training import Recipe
@@ -164,6 +164,18 @@ def test_the_page_has_the_same_rules(run_node):
     for how, page in zip(damages, found[0], strict=True):
         assert page == list(damage(*how, MARKS)), how
     assert found[1] == [places(*pair) for pair in pairs] and found[2] == [die(*one) for one in dice]
+
+
+def test_a_fragment_has_as_many_words_everywhere(run_node):
+    """Also where the share of a text is half a word, or is not for a float only."""
+    shares = sorted({share for n in range(1, 20) for share in (n / 20, n * 0.05)})
+    text = torch.arange(202) <= torch.arange(1, 201)[:, None]
+    text[:, 0] = False
+    sizes = [size for share in shares for size in fragment(text, share, None).sum(1).tolist()]
+    damages = [([7] * n, "mass", share, 0) for share in shares for n in range(1, 201)]
+    assert [len(damage(*how, MARKS)[1]) for how in damages] == sizes
+    page = run_node(RULES, {"damages": damages, "pairs": [], "dice": [], "marks": {"mask": MARKS.mask}})[0]
+    assert [len(target) for _, target, _ in page] == sizes
 
 
 @pytest.fixture(scope="module")
