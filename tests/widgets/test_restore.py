@@ -282,7 +282,7 @@ def test_models_that_restore_nothing():
 
 
 def test_the_kinds_are_those_that_the_model_learned(seq2seq, tokenizer, tmp_path, monkeypatch):
-    """Of a shipped model its recipe tells them; without sentinels there are no spans."""
+    """Of a model in a folder, shipped or not, its recipe tells them; without sentinels there are no spans."""
     folder = tmp_path / "tinyworld-seq2seq"
     shutil.copytree(seq2seq[0], folder)
     monkeypatch.setattr(pretrained, "CHECKPOINTS", tmp_path)
@@ -291,6 +291,8 @@ def test_the_kinds_are_those_that_the_model_learned(seq2seq, tokenizer, tmp_path
     (folder / "recipe.json").write_text(Recipe(objective="denoising", objective_options=options).to_json())
     widget = Restore()
     assert widget.kinds == ["rotation", "spans"] and widget.kind == "rotation" and widget.model_name == folder.name
+    monkeypatch.setattr(pretrained, "CHECKPOINTS", tmp_path / "none")
+    assert Restore(model=str(folder)).kinds == widget.kinds
     plain = word_level(["the", "cat", "."])
     small = TransformerConfig(len(plain), layers=1, width=8, heads=2, feed_forward=8, segments=0)
     assert "spans" not in Restore("the cat.", model=EncoderDecoder(small), tokenizer=plain).kinds
