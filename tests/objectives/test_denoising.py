@@ -166,7 +166,7 @@ def test_the_fragment_of_mass(batch, share):
         at = [i for i, one in enumerate(chosen) if one]
         n = sum(token >= STOP for token in row)
         assert at == list(range(at[0], at[0] + len(at))), "the fragment has a gap"
-        assert len(at) == max(1, torch.tensor(n * share).round().int()) and all(row[i] >= STOP for i in at)
+        assert len(at) == max(1, round(n * share)) and all(row[i] >= STOP for i in at)
 
 
 def test_how_much_is_covered():

@@ -126,7 +126,10 @@ def run_node(node):
 
 
 def site_with(folder: Path, checkpoints: dict[str, Checkpoint], language, widgets: list) -> Path:
-    """A small static site in `folder`: one page with the widgets, and their assets under plain names."""
+    """A small static site in `folder`: one page with the widgets, and their assets under plain names.
+
+    notebook.html is the same page as a notebook shows it, where no engine answers.
+    """
     from ipywidgets.embed import dependency_state
 
     assets = folder / "assets"
@@ -147,6 +150,7 @@ def site_with(folder: Path, checkpoints: dict[str, Checkpoint], language, widget
     embedded = json.dumps(states).replace("<", "\\u003c")
     page = (HERE / "page.html").read_text(encoding="utf8").replace("STATES", embedded)
     (folder / "index.html").write_text(page, encoding="utf8")
+    (folder / "notebook.html").write_text(page.replace(' data-content_root="./"', ""), encoding="utf8")
     return folder
 
 
@@ -183,17 +187,20 @@ def serve():
 
 @pytest.fixture
 def open_page(browser, address):
-    """open_page(query, width): the page at the module's own `address`; its console must stay silent."""
+    """open_page(query, width): the page at the module's own `address`, or another; its console must stay silent.
+
+    page.fetched: what it asked for.
+    """
     contexts, complaints = [], []
 
-    def start(query: str = "", width: int = 1280, **options):
+    def start(query: str = "", width: int = 1280, at: str = address, **options):
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
         page = contexts[-1].new_page()
         page.fetched = []
         page.on("request", lambda request: page.fetched.append(request.url))
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address + query)
+        page.goto(at + query)
         page.wait_for_function("window.ready")
         return page
 
@@ -201,3 +208,31 @@ def open_page(browser, address):
     for context in contexts:
         context.close()
     assert not complaints, "the page complained"
+
+
+@pytest.fixture
+def open_notebook(open_page):
+    """open_notebook(widget): the page as a notebook shows it, where the widget, one like that of the page, answers."""
+
+    def start(widget):
+        page = open_page("notebook.html")
+
+        def kernel(changed: dict) -> dict:
+            widget.set_state(changed)
+            told = widget.get_state()
+            return {name: told[name] for name in sorted(told, key="answered".__eq__)}  # which changes last
+
+        page.expose_function("askKernel", kernel)
+        page.evaluate("""() => {
+          const set = models[0].set.bind(models[0]);
+          let changed = {};
+          models[0].set = (name, value) => { changed[name] = value; set(name, value); };
+          models[0].save_changes = async () => {
+            const asked = changed;
+            changed = {};
+            for (const [name, value] of Object.entries(await askKernel(asked))) set(name, value);
+          };
+        }""")
+        return page
+
+    return start

@@ -55,31 +55,6 @@ def address(tmp_path_factory, checkpoints, make_site, serve):
     return serve(make_site(tmp_path_factory.mktemp("site") / "pages", widget))
 
 
-@pytest.fixture
-def open_page(browser, address):
-    """open_page(query, width): a page whose console must stay silent; page.fetched: what it asked for."""
-    contexts, complaints = [], []
-
-    def start(query: str = "", width: int = 1280, at: str = address, **options):
-        context = browser.new_context(viewport={"width": width, "height": 800}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.fetched = []
-        page.on("request", lambda request: page.fetched.append(request.url))
-        page.on(
-            "console", lambda message: complaints.append(message.text) if message.type == "error" else None
-        )
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(at + query)
-        page.wait_for_function("window.ready")
-        return page
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert not complaints, "the page complained"
-
-
 def trait(page, name):
     return page.evaluate("(name) => models[0].get(name)", name)
 
@@ -288,6 +263,24 @@ def test_without_a_connection_it_says_what_did_not_come_and_can_be_asked_again(b
     context.close()
 
 
+@pytest.mark.parametrize("worker", ["", "?noworker"])
+@pytest.mark.parametrize("file", ["worker.mjs", "engine.mjs", "tinyworld.mjs"])
+def test_a_module_that_came_and_fails_is_not_called_a_lost_connection(browser, address, file, worker):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address + worker)
+    page.wait_for_function("window.ready")
+    context.route(f"**/{file}", lambda route: route.fulfill(status=404))
+    after(page, lambda: word(page, 1).click())
+    said = f"could not fetch /assets/{file} (404); check the connection and try again."
+    assert trait(page, "note") == f"The model cannot answer: {said}"
+    context.route(f"**/{file}", lambda route: route.fulfill(body="null.x;", content_type="text/javascript"))
+    after(page, lambda: word(page, 2).click())
+    said = f"could not run /assets/{file} (Cannot read properties of null (reading 'x'))."
+    assert trait(page, "note") == f"The model cannot answer: {said}"
+    context.close()
+
+
 def test_a_model_that_is_not_shipped_is_a_figure_without_controls(
     open_page, tmp_path, checkpoints, make_site, serve
 ):
@@ -299,28 +292,10 @@ def test_a_model_that_is_not_shipped_is_a_figure_without_controls(
 
 
 @pytest.fixture
-def notebook(open_page, tmp_path, checkpoints, language, make_site, serve):
+def notebook(open_notebook, shipped):
     """(page, widget): a page as a notebook shows it, where the widget in the kernel answers."""
-    found = checkpoints["tinyworld-bert"]
-    widget = MaskPlayground(model=found.model, tokenizer=found.tokenizer, language=language)
-    folder = make_site(tmp_path, widget)
-    index = folder / "index.html"
-    index.write_text(index.read_text(encoding="utf8").replace(' data-content_root="./"', ""), encoding="utf8")
-    page = open_page(at=serve(folder))
-
-    def kernel(state: dict) -> dict:
-        widget.set_state(state)
-        return {name: getattr(widget, name) for name in (*widget.QUESTION, *widget.ANSWER)}
-
-    page.expose_function("askKernel", kernel)
-    page.evaluate("""() => {
-      const changed = {}, set = models[0].set.bind(models[0]);
-      models[0].set = (name, value) => { changed[name] = value; set(name, value); };
-      models[0].save_changes = async () => {
-        for (const [name, value] of Object.entries(await askKernel({ ...changed }))) set(name, value);
-      };
-    }""")
-    return page, widget
+    widget = MaskPlayground()
+    return open_notebook(widget), widget
 
 
 def test_in_a_notebook_the_kernel_answers(notebook):

@@ -19,7 +19,7 @@ from selfsup.corpora import load_corpus
 from selfsup.models import EncoderDecoder, TransformerConfig, pretrained
 from selfsup.models.pretrained import save_pretrained
 from selfsup.objectives import IGNORE
-from selfsup.objectives.denoising import KINDS, RATES, Denoising, Marks
+from selfsup.objectives.denoising import KINDS, RATES, Denoising, Marks, fragment
 from selfsup.objectives.sentence_pairs import sentence_ends
 from selfsup.tokenization import with_sentinels, word_level
 from selfsup.training import Recipe
@@ -166,6 +166,18 @@ def test_the_page_has_the_same_rules(run_node):
     assert found[1] == [places(*pair) for pair in pairs] and found[2] == [die(*one) for one in dice]
 
 
+def test_a_fragment_has_as_many_words_everywhere(run_node):
+    """Also where the share of a text is half a word, or is not for a float only."""
+    shares = sorted({share for n in range(1, 20) for share in (n / 20, n * 0.05)})
+    text = torch.arange(202) <= torch.arange(1, 201)[:, None]
+    text[:, 0] = False
+    sizes = [size for share in shares for size in fragment(text, share, None).sum(1).tolist()]
+    damages = [([7] * n, "mass", share, 0) for share in shares for n in range(1, 201)]
+    assert [len(damage(*how, MARKS)[1]) for how in damages] == sizes
+    page = run_node(RULES, {"damages": damages, "pairs": [], "dice": [], "marks": {"mask": MARKS.mask}})[0]
+    assert [len(target) for _, target, _ in page] == sizes
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return load_corpus("tinyworld", n=1, sentinels=16).tokenizer
@@ -270,7 +282,7 @@ def test_models_that_restore_nothing():
 
 
 def test_the_kinds_are_those_that_the_model_learned(seq2seq, tokenizer, tmp_path, monkeypatch):
-    """Of a shipped model its recipe tells them; without sentinels there are no spans."""
+    """Of a model in a folder, shipped or not, its recipe tells them; without sentinels there are no spans."""
     folder = tmp_path / "tinyworld-seq2seq"
     shutil.copytree(seq2seq[0], folder)
     monkeypatch.setattr(pretrained, "CHECKPOINTS", tmp_path)
@@ -279,6 +291,8 @@ def test_the_kinds_are_those_that_the_model_learned(seq2seq, tokenizer, tmp_path
     (folder / "recipe.json").write_text(Recipe(objective="denoising", objective_options=options).to_json())
     widget = Restore()
     assert widget.kinds == ["rotation", "spans"] and widget.kind == "rotation" and widget.model_name == folder.name
+    monkeypatch.setattr(pretrained, "CHECKPOINTS", tmp_path / "none")
+    assert Restore(model=str(folder)).kinds == widget.kinds
     plain = word_level(["the", "cat", "."])
     small = TransformerConfig(len(plain), layers=1, width=8, heads=2, feed_forward=8, segments=0)
     assert "spans" not in Restore("the cat.", model=EncoderDecoder(small), tokenizer=plain).kinds
@@ -287,15 +301,19 @@ def test_the_kinds_are_those_that_the_model_learned(seq2seq, tokenizer, tmp_path
 def test_links_come_back(run_node):
     code = """
     const { lookName, readLink, writeLink } = await import(WIDGETS + "restore.mjs");
-    const kinds = ["masking", "spans"], state = { text: "The duck & the <b>", kind: "spans", rate: null, seed: 7 };
-    const bad = ["k=masks&r=&d=1", "k=spans&r=2&d=1", "k=spans&r=&d=-1", "s=x"].map((one) => `#w=restore&${one}`);
-    const told = (link) => { try { return readLink(link, "restore", kinds); } catch (error) { return error.message; } };
+    const { state, bad } = data, kinds = ["masking", "spans"], looks = ["1", "1.1", "2"];
+    const read = (link) => readLink(link, "restore", kinds, looks);
+    const told = (link) => { try { return read(link); } catch (error) { return error.message; } };
     const [back, { rate }] = [state, { ...state, rate: 0.3 }].map((one) => told(writeLink("restore", one)));
-    console.log(JSON.stringify([back, rate, told("#w=mask"), bad.map(told), ["2", "1.3"].map(lookName)]));
+    const older = told(writeLink("restore", state).replace("&l=1.1", ""));
+    console.log(JSON.stringify([back, rate, older, told("#w=mask"), bad.map(told), ["2", "1.3"].map(lookName)]));
     """
-    state, rate, other, bad, looks = run_node(code, None)
-    assert state == {"text": "The duck & the <b>", "kind": "spans", "rate": None, "seed": 7}
-    assert rate == 0.3 and other is None
+    given = {"text": "The duck & the <b>", "kind": "spans", "rate": None, "seed": 7, "look": "1.1"}
+    bad = ["k=masks&r=&d=1", "k=spans&r=2&d=1", "k=spans&r=&d=-1", "s=x"]
+    bad += [f"k=spans&r=&d=1&l={look}" for look in ("", "3", "1.2", "1.1.1", "01")]
+    back, rate, older, other, bad, looks = run_node(code, {"state": given, "bad": [f"#w=restore&{one}" for one in bad]})
+    assert back == given and rate == 0.3 and other is None
+    assert older == {name: given[name] for name in ("text", "kind", "rate", "seed")}, "an older link has no look"
     assert all("could not be read" in one for one in bad) and looks == ["layer 2, all heads", "layer 1, head 3"]
 
 
@@ -362,6 +380,9 @@ def test_damaging(open_page, seq2seq, tokenizer):
     assert stronger["rate"] == 0.9 and stronger["seen"].count("[MASK]") > found["seen"].count("[MASK]")
     assert page.get_by_text("90% of the words").is_visible()
     assert settled(page, lambda: press(page, "Reset"))["kind"] == first["kind"] and state(page)["rate"] is None
+    fetched = {url.rpartition("/")[2] for url in page.fetched if "assets" in url}
+    assert "seq2seq-model.safetensors" in fetched, "what the worker fetches is not seen here"
+    assert not fetched & {"world.json", "tinyworld.mjs"}, "fetched a truth that it does not show"
     here = page.url.split("#")[0]
     assert not [url for url in page.fetched if not url.startswith((here, f"blob:{here}"))], "another origin was asked"
 
@@ -369,7 +390,12 @@ def test_damaging(open_page, seq2seq, tokenizer):
 def test_it_writes_word_by_word(open_page):
     page = open_page()
     begin = state(page)
-    assert words_written(page) == ["…"] and press(page, "One word")["shown"] == 1
+    assert words_written(page) == ["…"]
+    page.evaluate("""() => new MutationObserver((changes) => { drawn += changes.length; })
+        .observe(document.querySelector(".ss-title"), { childList: true })""")
+    for label, shown in (("One word", 1), ("Start again", 0), ("Start again", 0), ("One word", 1)):
+        page.evaluate("window.drawn = 0")
+        assert press(page, label)["shown"] == shown and page.evaluate("drawn") == 1, f"{label} draws more than once"
     shape = page.locator(".ss-restore").bounding_box()["height"]
     press(page, "Play")
     page.wait_for_function("models[0].get('shown') >= 3")
@@ -425,10 +451,19 @@ def test_strange_text(open_page, text):
 
 
 def test_a_link_leads_to_the_same_damage(open_page):
-    page = open_page("#w=restore&s=Anna+laughed.+The+duck+swam.&k=deletion&r=0.4&d=12")
+    page = open_page("#w=restore&s=Anna+laughed.+The+duck+swam.&k=deletion&r=0.4&d=12&l=1.3")
     page.wait_for_function("models[0].get('answered') > 1")
     found = state(page)
     assert (found["kind"], found["rate"], found["seed"]) == ("deletion", 0.4, 12) and found["words"][0] == "anna"
+    assert found["look"] == page.get_by_label("Attention of").input_value() == "1.3"
+    settled(page, lambda: page.get_by_label("Attention of").select_option("2.4"))
+    press(page, "Copy link")
+    page.wait_for_function("location.hash.endsWith('&l=2.4')")
+    press(page, "Reset")
+    page.evaluate("window.dispatchEvent(new Event('hashchange'))")
+    assert state(page)["look"] == "2.4"
+    broken = open_page("#w=restore&s=Anna+laughed.&k=deletion&r=&d=12&l=9")
+    assert broken.get_by_text("The link's state could not be read").is_visible() and state(broken)["look"] == "2"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -441,6 +476,44 @@ def test_on_a_phone(open_page, scheme):
         .filter((one) => one.offsetParent && one.getBoundingClientRect().height < 44).map((one) => one.outerHTML)""")
     assert not small, f"too small to touch: {small[:2]}"
     assert page.locator(".ss-restore [aria-live=polite]").count() == 1
+
+
+def test_another_damage_is_written_from_its_first_word(open_page):
+    """Also while another is still played; another head goes on where the writing is."""
+    page = open_page()
+    press(page, "Play")
+    page.wait_for_function("models[0].get('shown') >= 2")
+    pick(page, "Deletion")
+    assert page.get_by_role("button", name="Play", exact=True).is_visible(), "it plays on"
+    page.wait_for_timeout(800)
+    assert state(page)["shown"] == 0 and words_written(page) == ["…"]
+    press(page, "To the end")
+    page.locator(".ss-written button").nth(1).click()
+    for other in (lambda: press(page, "Damage again"), lambda: page.get_by_role("textbox").fill("Anna laughed.")):
+        settled(page, other)
+        assert page.get_by_text("looks for word 1:").is_visible() and state(page)["shown"] == 0
+        press(page, "To the end")
+        page.locator(".ss-written button").nth(1).click()
+
+
+def test_in_a_notebook_the_kernel_answers(open_notebook, widget):
+    page = open_notebook(widget)
+    assert page.get_by_role("button", name="Copy link").count() == 0
+    found = pick(page, "MASS")
+    assert (widget.kind, widget.rate) == ("mass", None) and found["steps"] == widget.steps != []
+    assert page.locator(".ss-looked .ss-seen").all_inner_texts() == widget.seen
+    assert page.locator("[aria-busy=true]").count() == 0, "it waits on"
+    settled(page, lambda: page.get_by_role("slider").press("End"))
+    assert widget.rate == 0.9 and len(widget.target) > len(found["target"])
+    settled(page, lambda: page.get_by_label("Attention of").select_option("1.2"))
+    settled(page, lambda: press(page, "Damage again"))
+    settled(page, lambda: page.get_by_role("textbox").fill("The zebra laughed."))
+    assert (widget.look, widget.seed, widget.text) == ("1.2", 1, "The zebra laughed.")
+    assert page.get_by_text("does not know “zebra”").is_visible()
+    press(page, "To the end")
+    page.wait_for_function("models[0].get('shown') === models[0].get('steps').length")
+    assert words_written(page) == [step["word"] for step in widget.steps]
+    assert not [url for url in page.fetched if "/assets/" in url], "the page's engine was asked"
 
 
 def test_a_failed_fetch_is_said_and_tried_again(open_page):

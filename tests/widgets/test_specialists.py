@@ -282,12 +282,8 @@ def settled(page, act) -> dict:
     return state(page)
 
 
-def test_a_late_answer_of_the_kernel_is_not_shown_at_another_text(browser, address, make_site, serve, tmp_path):
-    index = make_site(tmp_path / "pages", Specialists()) / "index.html"
-    index.write_text(index.read_text(encoding="utf8").replace(' data-content_root="./"', ""), encoding="utf8")
-    page = browser.new_page()
-    page.goto(serve(index.parent))
-    page.wait_for_function("window.ready")
+def test_a_late_answer_of_the_kernel_is_not_shown_at_another_text(open_page):
+    page = open_page("notebook.html")
     page.get_by_label("Your text").fill("She was sad.")
     page.wait_for_function("models[0].get('text') === 'She was sad.'")
     page.get_by_label("Your text").fill("On the farm there was a turtle.")
@@ -302,7 +298,6 @@ def test_a_late_answer_of_the_kernel_is_not_shown_at_another_text(browser, addre
     own = {"words": words, "tags": [["NOUN", 1.0]] * 8, "found": {"span": [5, 7], "p": 0.9}, "answered": 10}
     page.evaluate(give, own)
     assert page.locator("mark").inner_text() == "a turtle" and page.locator("[aria-busy=true]").count() == 0
-    page.close()
 
 
 def test_typing_choosing_and_buttons(open_page):

@@ -558,10 +558,8 @@ def test_the_chart_shows_the_scores_at_any_width(open_page):
 
 
 def test_a_late_answer_of_the_kernel_is_not_shown_at_another_step(browser, make_site, serve, folder, tmp_path):
-    index = make_site(tmp_path / "pages", TrainingTime(run=folder)) / "index.html"
-    index.write_text(index.read_text(encoding="utf8").replace(' data-content_root="./"', ""), encoding="utf8")
     page = browser.new_page()
-    page.goto(serve(index.parent))
+    page.goto(serve(make_site(tmp_path / "pages", TrainingTime(run=folder))) + "notebook.html")
     page.wait_for_function("window.ready")
     assert page.locator(".ss-plot, .ss-scores").evaluate_all("(nodes) => nodes.every((n) => n.hidden)"), "no curves"
     give = "(traits) => { for (const [name, value] of Object.entries(traits)) models[0].set(name, value); }"

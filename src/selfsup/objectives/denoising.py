@@ -110,7 +110,7 @@ def span_corruption(ids: Tensor, text: Tensor, rate: float, sentinels: Sequence[
 def fragment(text: Tensor, share: float, generator: Generator | None) -> Tensor:
     """(batch, time) bool: a stretch of this share of each text, at a random place (Song et al. 2019, section 3.2)."""
     length, column = text.sum(1, keepdim=True), torch.arange(text.shape[1], device=text.device)
-    size = (length * share).round().long().clamp(min=1)
+    size = (length.double() * share).round().long().clamp(min=1)  # a float32 rounds otherwise than the page
     place = torch.rand(len(text), 1, generator=generator, device=text.device)
     start = 1 + (place * (length - size + 1)).long()
     return text & (column >= start) & (column < start + size)

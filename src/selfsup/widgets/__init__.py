@@ -294,7 +294,6 @@ class MaskPlayground(Asked):
     floor = t.Float(None, allow_none=True).tag(sync=True)
 
     QUESTION = ("sentence", "touched", "model_name", "top")
-    ANSWER = ("words", "predictions", "truth", "cross_entropy", "floor", "note", "answered")
     ASKED = QUESTION
 
     def __init__(

@@ -18,21 +18,22 @@ const ABOUT = { // of each damage: its name, and what it does
 };
 const DAMAGE = ["text", "kind", "rate", "seed"], QUESTION = [...DAMAGE, "look"];
 
-export function writeLink(anchor, { text, kind, rate, seed }) {
-  return `#${new URLSearchParams({ w: anchor, s: text, k: kind, r: rate ?? "", d: seed })}`;
+export function writeLink(anchor, { text, kind, rate, seed, look }) {
+  return `#${new URLSearchParams({ w: anchor, s: text, k: kind, r: rate ?? "", d: seed, l: look })}`;
 }
 
-/** The question in a fragment; null when it is not for this widget; throws when it cannot be read. */
-export function readLink(fragment, anchor, kinds) {
+/** The question in a fragment, without `look` in one that does not say it; null when it is not for this widget; throws
+ *  when it cannot be read. */
+export function readLink(fragment, anchor, kinds, looks) {
   const fields = new URLSearchParams(fragment.replace(/^#/, ""));
   if (fields.get("w") !== anchor) return null;
   const [text, kind, share, dice] = ["s", "k", "r", "d"].map((name) => fields.get(name) ?? "");
-  const rate = share ? Number(share) : null;
+  const rate = share ? Number(share) : null, look = fields.get("l");
   if (!fitsLink(text) || !kinds.includes(kind) || (rate !== null && !(rate > 0 && rate < 1))
-    || !/^\d{1,5}$/.test(dice) || Number(dice) > 65535) {
+    || !/^\d{1,5}$/.test(dice) || Number(dice) > 65535 || (look !== null && !looks.includes(look))) {
     throw new Error("The link's state could not be read, so the page shows its own.");
   }
-  return { text, kind, rate, seed: Number(dice) };
+  return { text, kind, rate, seed: Number(dice), ...(look !== null && { look }) };
 }
 
 /** Whose attention is shown, in words: of all heads it is the mean. */
@@ -134,7 +135,7 @@ function render({ model, el }) {
     let found;
     try {
       const { text, ...rest } = question();
-      found = await ask(name, { ...rest, damaged: text, rate: rate() });
+      found = await ask(name, { ...rest, damaged: text, rate: rate() }, false);
     } catch (error) {
       found = { words: [], seen: [], target: [], steps: [], note: `The model cannot answer: ${error.message}.` };
     }
@@ -146,10 +147,11 @@ function render({ model, el }) {
 
   /** Show the first `count` words that the model writes. */
   function write(count) {
+    const until = Math.min(count, steps().length);
     chosen = null;
-    model.set("shown", Math.min(count, steps().length));
+    if (until === model.get("shown")) showWriting();
+    model.set("shown", until); // a change is shown by its listener
     try { model.save_changes(); } catch { /* as above */ }
-    showWriting();
   }
 
   function play() {
@@ -280,8 +282,8 @@ function render({ model, el }) {
     if (focused >= 0) written.children[focused]?.firstChild.focus();
   }
 
-  const warm = () => { if (onPage) ask(name, null).catch(() => {}); };
-  const followLink = linkFollower(root, (hash) => readLink(hash, model.get("anchor"), kinds), set, say);
+  const warm = () => { if (onPage) ask(name, null, false).catch(() => {}); };
+  const followLink = linkFollower(root, (hash) => readLink(hash, model.get("anchor"), kinds, looks), set, say);
 
   const changed = () => { showQuestion(); if (onPage) askEngine(); };
   const anew = () => { // another writing begins with its first word

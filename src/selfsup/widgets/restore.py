@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import traitlets as t
@@ -237,15 +238,17 @@ class Restore(Asked):
         import selfsup
 
         from ..models.encoder_decoder import EncoderDecoder
+        from ..models.pretrained import find
 
-        self._asked_for, name = None, model if isinstance(model, str) else "this model"
+        self._asked_for, name, folder = None, "this model", None
         if isinstance(model, str):
+            name, folder = model, find(model)
             model, tokenizer = selfsup.load(name)
         if not isinstance(model, EncoderDecoder) or tokenizer is None:
             raise ValueError(f"{name!r} restores no text: give an EncoderDecoder with its tokenizer, as selfsup.load "
                              "returns them")
         self._parts, config = (model, tokenizer), model.config
-        kinds = traits.get("kinds") or _trained_on(name, tokenizer)
+        kinds = traits.get("kinds") or _trained_on(folder, tokenizer)
         if not kinds:
             raise ValueError(f"{name!r} learned joined damages only, and Restore shows one at a time: give kinds")
         heads = ["", *(f".{head + 1}" for head in range(config.heads))]
@@ -290,12 +293,9 @@ class Restore(Asked):
         self.tell(found)
 
 
-def _trained_on(name: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The kinds of damage in the recipe of the shipped model called `name`; all that can be where there is none."""
-    from ..models.pretrained import find, shipped
-
-    recipe = find(name) / "recipe.json" if name in shipped() else None
-    if recipe and recipe.is_file():
+def _trained_on(folder: Path | None, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The kinds of damage in the recipe of the model in `folder`; all that can be where there is none."""
+    if folder and (recipe := folder / "recipe.json").is_file():
         trained = Denoising(tokenizer, **json.loads(recipe.read_text(encoding="utf-8"))["objective_options"]).kinds
         return [kind for kind in KINDS if kind in trained]
     return [kind for kind in KINDS if kind != "spans" or len(Marks.of(tokenizer).sentinels) > 1]

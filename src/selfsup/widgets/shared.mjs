@@ -6,9 +6,12 @@ const MOMENT = 300; // ms that an answer may take unseen
 export const SILENT_KERNEL = "The kernel has not answered: is it busy, or was it restarted? Run the cell again.";
 export const ROOT = globalThis.document?.documentElement.dataset.content_root; // only the site's pages have one
 
-/** What is said of a file that did not come; worker.mjs says the same. */
-const unfetched = (url, why) =>
-  new Error(`could not fetch ${new URL(url).pathname} (${why}); check the connection and try again`);
+/** The file at `url`; throws, as worker.mjs does, with a sentence to say where it does not come. */
+async function fetched(url) {
+  const { pathname } = new URL(url), response = await fetch(url).catch(() => ({ status: "no connection" }));
+  if (!response.ok) throw new Error(`could not fetch ${pathname} (${response.status}); check the connection and try again`);
+  return response;
+}
 
 /** Asks the models of this site in a worker, or on the page where there are no workers. */
 function createEngine() {
@@ -17,17 +20,13 @@ function createEngine() {
   const waiting = new Map();
   let manifest, backend, number = 0;
 
-  async function assetsOf(name) {
-    const list = address("manifest.json");
-    manifest ??= fetch(list).catch(() => ({ status: "no connection" })).then((response) => {
-      if (!response.ok) throw unfetched(list, response.status);
-      return response.json();
-    });
+  async function assetsOf(name, truth) {
+    manifest ??= fetched(address("manifest.json")).then((response) => response.json());
     const files = await manifest.catch((error) => { manifest = null; throw error; });
     if (!files[name]) throw new Error(`this site has no model ${name}`);
     const { config, weights, tokenizer, adapters = {}, snapshots = {} } = files[name];
     const assets = { engine: files["engine.mjs"], config, weights, tokenizer };
-    if (TINY.test(name)) Object.assign(assets, { world: files["world.json"], tinyworld: files["tinyworld.mjs"] });
+    if (truth) Object.assign(assets, { world: files["world.json"], tinyworld: files["tinyworld.mjs"] });
     for (const key of Object.keys(assets)) assets[key] = assets[key] && address(assets[key]);
     const addresses = (list) => Object.fromEntries(Object.entries(list).map(([key, file]) => [key, address(file)]));
     Object.assign(assets, { adapters: addresses(adapters), snapshots: addresses(snapshots) });
@@ -36,9 +35,10 @@ function createEngine() {
 
   function start(code) {
     const inPage = async (request) => {
-      const { handle } = await import(code).catch((error) => {
-        backend = undefined; // the file did not come: the next question may start a worker again
-        throw error instanceof TypeError ? unfetched(code, "no connection") : error;
+      const { handle } = await import(code).catch(async (error) => {
+        backend = undefined; // the next question may start a worker again
+        await fetched(code);
+        throw new Error(`could not run ${new URL(code).pathname} (${error.message})`);
       });
       return handle(request);
     };
@@ -63,8 +63,9 @@ function createEngine() {
     });
   }
 
-  return async function ask(name, question) {
-    const { assets, code } = await assetsOf(name);
+  /** truth: whether the exact answer is wanted beside the model's. */
+  return async function ask(name, question, truth = TINY.test(name)) {
+    const { assets, code } = await assetsOf(name, truth);
     backend ??= start(code);
     return backend({ assets, question });
   };

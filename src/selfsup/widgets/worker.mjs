@@ -381,12 +381,9 @@ export function restore({ damaged, kind, rate, seed, look }, { model, tokenizer,
 
 const loaded = new Map();
 
-const unfetched = (url, why) =>
-  new Error(`could not fetch ${new URL(url).pathname} (${why}); check the connection and try again`);
-
 async function get(url, kind) {
-  const response = await fetch(url).catch(() => ({ status: "no connection" }));
-  if (!response.ok) throw unfetched(url, response.status);
+  const { pathname } = new URL(url), response = await fetch(url).catch(() => ({ status: "no connection" }));
+  if (!response.ok) throw new Error(`could not fetch ${pathname} (${response.status}); check the connection and try again`);
   return response[kind]();
 }
 
@@ -394,7 +391,8 @@ async function module(url) {
   try {
     return await import(url);
   } catch (error) {
-    throw error instanceof TypeError ? unfetched(url, "no connection") : error;
+    await get(url, "text"); // a TypeError may be a lost connection, and may be the module's own
+    throw new Error(`could not run ${new URL(url).pathname} (${error.message})`);
   }
 }
 
