@@ -16,7 +16,7 @@ from selfsup.corpora.tinyworld.tasks import TASKS, classes_of
 from selfsup.finetuning import with_head
 from selfsup.models.pretrained import load, load_snapshot
 from selfsup.recorded import __main__ as runs
-from selfsup.recorded import embryology, fine_tuning, next_words, real_text
+from selfsup.recorded import embryology, fine_tuning, next_words, real_text, restoring
 from selfsup.training import Recipe
 
 NAMES = sorted(runs.RECORDS)
@@ -56,6 +56,7 @@ def test_record_has_three_seeds_of_each(name):
             continue
         kept = {k: v for k, v in run.items() if k in CONDITION}
         long = name == "scaling" and run["width"] * run["steps"] > next_words.REPEATED
+        long |= name == "damages" and run["steps"] > restoring.RESTORING.steps
         conditions.setdefault((json.dumps(kept), long), set()).add(run["seed"])
     for (_, long), seeds in conditions.items():
         assert seeds == ({0} if long else ONE_SEED.get(name, set(runs.SEEDS)))

@@ -21,7 +21,8 @@ FEW = replace(RESTORING, corpus_options={"n": 200, "sentinels": 16}, model=SMALL
 @pytest.fixture
 def few(monkeypatch):
     """Few questions, few steps, in this process."""
-    small = {"READ": {"tags": 8, "questions": 8}, "WRITTEN": 8, "FINE_TUNED": {"read": 2, "written": 2}, "ASKED": 12,
+    small = {"READ": {"tags": 8, "questions": 8}, "WRITTEN": (8, 9), "ASKED": 12,
+             "LONGER": {"steps": 2, "damages": ("spans",)}, "FINE_TUNED": {"read": 2, "written": 2},
              "DAMAGES": ("masking", "permutation+infilling", "spans"), "side_by_side": map}
     for name, value in small.items():
         monkeypatch.setattr(restoring, name, value)
@@ -48,12 +49,12 @@ def test_who_writes_the_right_answer_scores_one(few, monkeypatch):
     asked = TASKS["questions"](world, 12, restoring.TEST_SEED, longest=40, unanswerable=0.0)
     (_, _, _), targets = written_answers(asked, corpus.tokenizer)
     monkeypatch.setattr(restoring, "generate", lambda *_, **__: targets.masked_fill(targets == IGNORE, 0))
-    assert answers_written(model, 0, corpus.tokenizer) == {"exact": 1.0, "f1": 1.0}
+    assert answers_written(model, 0, corpus.tokenizer, 8) == {"exact": 1.0, "f1": 1.0}
     monkeypatch.setattr(restoring, "generate", lambda *_, **__: torch.full((12, 1), corpus.tokenizer.sep_token_id))
-    assert answers_written(model, 0, corpus.tokenizer) == {"exact": 0.0, "f1": 0.0}
+    assert answers_written(model, 0, corpus.tokenizer, 8) == {"exact": 0.0, "f1": 0.0}
     too_much = torch.cat([targets[:, :1], targets[:, :1], targets.new_full((12, 1), corpus.tokenizer.sep_token_id)], 1)
     monkeypatch.setattr(restoring, "generate", lambda *_, **__: too_much)  # the first word, twice
-    half = answers_written(model, 0, corpus.tokenizer)
+    half = answers_written(model, 0, corpus.tokenizer, 8)
     assert half["exact"] == 0 and 0 < half["f1"] < 1
 
 
@@ -74,7 +75,7 @@ def test_a_model_learns_before_it_writes_and_before_it_is_judged(few, monkeypatc
 
     for name in ("train", "fine_tune"):
         spy(name)
-    runs = [restoring.one_damage(("masking", replace(FEW, seed=seed))) for seed in (0, 0, 1)]
+    runs = [restoring.one_damage(("masking", replace(FEW, seed=seed), (8,))) for seed in (0, 0, 1)]
     assert moved == [("train", True), *[("fine_tune", True)] * 3] * 3
     assert runs[0] == runs[1] and runs[0]["loss"] != runs[2]["loss"]
 
@@ -86,7 +87,7 @@ def test_a_seed_decides_the_first_weights_of_a_model_and_of_its_heads(few, monke
         monkeypatch.setattr(restoring, name, lambda model, *_, **__: begun.append(
             parameters_to_vector(model.parameters()).detach()))
     for seed in (0, 0, 1):
-        restoring.one_damage(("masking", replace(FEW, seed=seed)))
+        restoring.one_damage(("masking", replace(FEW, seed=seed), (8,)))
     models = begun[::4]  # and after each of them three that are fine-tuned
     assert torch.equal(models[0], models[1]) and not torch.equal(models[0], models[2])
     begun.clear()
@@ -102,13 +103,14 @@ def test_asking_leaves_the_model_as_it_is(few):
     model = EncoderDecoder(TransformerConfig(len(corpus.tokenizer), **SMALL))
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     assert set(read(model, 0)) == {"tags", "questions"}
-    answers_written(model, 0, corpus.tokenizer)
+    answers_written(model, 0, corpus.tokenizer, 8)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
 def test_the_record_can_be_made_again(few):
     runs = list(restoring.damages(FEW))
-    assert [(run["damage"], run["seed"]) for run in runs] == [
-        (damage, seed) for seed in range(3) for damage in ("masking", "permutation+infilling", "spans", None)]
+    assert [(run["damage"], run["seed"], run["steps"], [*run["written"]]) for run in runs] == [
+        *((damage, seed, 2 if damage else 0, [8]) for seed in range(3)
+          for damage in ("masking", "permutation+infilling", "spans", None)), ("spans", 0, 4, [8, 9])]
     assert all(("loss" in run) == (run["damage"] is not None) for run in runs)
     assert runs[0]["targets"] > runs[2]["targets"]  # spans write only what is missing

@@ -40,10 +40,14 @@ def random_spans(text: Tensor, rate: float, mean: float, least: int,
 
     text: (batch, time) bool, True at tokens that may be covered. At each of them a span begins with probability
     rate / mean; its length is `least` and a Poisson number, `mean` on average. One that begins inside another makes
-    that longer. Returns (batch, time) bool: where a span begins, and what is covered; a span of length 0 begins and
-    covers nothing.
+    that longer. Where `least` is not 0 a text has one span at least: without any, x′ would be a whole text, which in
+    the other damages is one to copy or to bring into order. Returns (batch, time) bool: where a span begins, and what
+    is covered; a span of length 0 begins and covers nothing.
     """
-    begins = text & (torch.rand(text.shape, generator=generator, device=text.device) < rate / mean)
+    dice = torch.rand(text.shape, generator=generator, device=text.device).masked_fill(~text, 1)
+    begins = text & (dice < rate / mean)
+    if least:
+        begins |= text & (dice == dice.amin(1, keepdim=True))
     drawn = torch.poisson(torch.full(text.shape, mean - least, device=text.device), generator=generator).long()
     column = torch.arange(text.shape[1], device=text.device)
     reach = torch.where(begins, column + least + drawn, 0).cummax(1).values  # the first column that is not covered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -37,7 +37,8 @@ RESTORING = Recipe(
     evaluation_texts=500,
 )
 READ = {"tags": 64, "questions": 256}  # what the encoder alone is fine-tuned for, and from how many labels
-WRITTEN = 256  # questions whose answers encoder and decoder learn to write
+WRITTEN = 256, 2048  # questions whose answers encoder and decoder learn to write; the second of runs that are longer
+LONGER = {"steps": 4, "damages": ("masking", "permutation", "spans")}  # times as many; one seed
 FINE_TUNED = {"read": 300, "written": 500}  # steps
 ASKED, TEST_SEED = 500, 50_000
 LONGEST = 40  # words of a text
@@ -60,10 +61,10 @@ def written_answers(examples: list, tokenizer: Any) -> tuple[tuple[Tensor, Tenso
     return (ids, written[:, :-1], mask), written[:, 1:].masked_fill(kept[:, 1:] == 0, IGNORE)
 
 
-def answers_written(model: EncoderDecoder, seed: int, tokenizer: Any) -> dict[str, float]:
+def answers_written(model: EncoderDecoder, seed: int, tokenizer: Any, labels: int) -> dict[str, float]:
     """Fine-tune encoder and decoder to write answers: how many are exact, and the F1 of their words."""
     model, language = copy.deepcopy(model), tinyworld.load("world")
-    learned = TASKS["questions"](language, WRITTEN, 40_000 + seed, longest=LONGEST, unanswerable=0.0)
+    learned = TASKS["questions"](language, labels, 40_000 + seed, longest=LONGEST, unanswerable=0.0)
     asked = TASKS["questions"](language, ASKED, TEST_SEED, longest=LONGEST, unanswerable=0.0)
     fine_tune(model, *written_answers(learned, tokenizer), steps=FINE_TUNED["written"], batch_size=32,
               learning_rate=1e-3, seed=seed)
@@ -96,25 +97,32 @@ def read(model: EncoderDecoder, seed: int) -> dict[str, float]:
     return scores
 
 
-def one_damage(job: tuple[str | None, Recipe]) -> dict[str, Any]:
-    """A model that mends one damage (None: one that has learned nothing), and what it is good for."""
-    damage, recipe = job
+def one_damage(job: tuple[str | None, Recipe, Sequence[int]]) -> dict[str, Any]:
+    """A model that mends one damage (None: one that has learned nothing), and what it is good for.
+
+    A job has the damage, the recipe, and from how many labels each the model learns to write answers.
+    """
+    damage, recipe, labels = job
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     corpus = corpus_of(**recipe.corpus_options)
     model = EncoderDecoder(TransformerConfig(len(corpus.tokenizer), **recipe.model))
-    found = {"damage": damage, "seed": recipe.seed}
+    found = {"damage": damage, "steps": recipe.steps if damage else 0, "seed": recipe.seed}
     if damage is not None:
         objective = Denoising(corpus.tokenizer, damage)
         train(model, objective, corpus, recipe, progress=False, device="cpu")
         asked = corpus.held_out.select(range(recipe.evaluation_texts))
         own = evaluate(model.eval(), objective, asked, corpus.tokenizer)
         found |= {"loss": own.loss, "accuracy": own.accuracy, "targets": own.targets}
-    return found | {"read": read(model, recipe.seed), "written": answers_written(model, recipe.seed, corpus.tokenizer)}
+    written = {n: answers_written(model, recipe.seed, corpus.tokenizer, n) for n in labels}
+    return found | {"read": read(model, recipe.seed), "written": written}
 
 
 def damages(recipe: Recipe) -> Iterator[dict]:
-    """Each damage and none, three seeds: the same model, steps and texts."""
+    """Each damage and none, three seeds: the same model, steps and texts. Then some for longer."""
     corpus_of(**recipe.corpus_options)  # before the processes part, so that they share it
-    jobs = [(damage, dataclasses.replace(recipe, seed=seed)) for seed in range(3) for damage in (*DAMAGES, None)]
+    jobs = [(damage, dataclasses.replace(recipe, seed=seed), WRITTEN[:1])
+            for seed in range(3) for damage in (*DAMAGES, None)]
+    longer = dataclasses.replace(recipe, steps=LONGER["steps"] * recipe.steps)
+    jobs += [(damage, longer, WRITTEN) for damage in LONGER["damages"]]
     yield from side_by_side(one_damage, jobs)
