@@ -13,6 +13,7 @@ adapters   the shipped adapters of the four tasks: writes their files too
 real-rates three tasks of real text, NLTK's data: three learning rates, of which the best is used below
 embryology chapter 5: probes, fine-tuning, and covered words, at every snapshot of three training runs
 frequencies chapter 5: when words are learned whose frequencies are natural, equal and exchanged; three seeds each
+damages    chapter 6: eight damages and none, and what their models are good for; three seeds each
 predecessors chapter 7: n-grams, a recurrent network with three seeds, and the exact rules
 scaling    chapter 7: eight sizes of Transformer, and one after 125 to 4,000 steps; more than an hour of one core
 real       the three tasks from a random start and from a pre-trained one, and without a network; three seeds each
@@ -50,6 +51,7 @@ from .embryology import EMBRYO, SPELLED, embryology, frequencies
 from .fine_tuning import adapters, curves, random_encoder, tuning, why
 from .next_words import WORDS, predecessors, scaling
 from .real_text import MODEL, real, real_rates
+from .restoring import RESTORING, damages
 from .sentence_pairs import sentence_pairs
 
 SEEDS = (0, 1, 2)
@@ -216,6 +218,7 @@ RECORDS: dict[str, tuple[Callable[[Any], Iterator[dict]], Recipe | None]] = {
     "adapters": (adapters, None),
     "embryology": (births, Recipe.from_json((CHECKPOINTS / EMBRYO / "recipe.json").read_text(encoding="utf-8"))),
     "frequencies": (frequencies, SPELLED),
+    "damages": (damages, RESTORING),
     "predecessors": (predecessors, WORDS),
     "scaling": (scaling, WORDS),
     "real-rates": (real_rates, None),
