@@ -379,6 +379,8 @@ def test_damaging(open_page, seq2seq, tokenizer):
     stronger = settled(page, lambda: page.get_by_role("slider").press("End"))
     assert stronger["rate"] == 0.9 and stronger["seen"].count("[MASK]") > found["seen"].count("[MASK]")
     assert page.get_by_text("90% of the words").is_visible()
+    gone, words = stronger["seen"].count("[MASK]"), len(stronger["seen"]) - 2
+    assert page.get_by_text(f"{gone} of {words} words are gone").is_visible()
     assert settled(page, lambda: press(page, "Reset"))["kind"] == first["kind"] and state(page)["rate"] is None
     fetched = {url.rpartition("/")[2] for url in page.fetched if "assets" in url}
     assert "seq2seq-model.safetensors" in fetched, "what the worker fetches is not seen here"

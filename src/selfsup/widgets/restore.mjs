@@ -192,7 +192,8 @@ function render({ model, el }) {
     about.textContent = ABOUT[kind][1];
     slider.disabled = !rates[kind];
     slider.value = 100 * rate();
-    strength.textContent = !rates[kind] ? "this damage has none" : `${percent(rate())} of the words${model.get("rate") === null ? ", as in its paper" : ""}`;
+    const spans = kind === "infilling" || kind === "spans";
+    strength.textContent = !rates[kind] ? "this damage has none" : `${spans ? "spans for " : ""}${percent(rate())} of the words${spans ? ", some of which meet" : ""}${model.get("rate") === null ? "; as in its paper" : ""}`;
     slider.setAttribute("aria-valuetext", strength.textContent);
     head.value = model.get("look");
   }
@@ -237,7 +238,9 @@ function render({ model, el }) {
 
   /** The choices and the attention at one word. */
   function showStep(step, at, count) {
-    seenTitle.textContent = `x′, what the encoder reads${step ? `. Shaded: where the decoder looks for word ${at + 1}` : ""}:`;
+    const words = (tokens) => tokens.filter((token) => !mark(token) && token !== "[CLS]" && token !== "[SEP]").length;
+    const all = words(model.get("words")), lost = all - words(model.get("seen"));
+    seenTitle.textContent = `x′, what the encoder reads${lost ? `: ${lost} of ${all} words are gone` : ""}${step ? `. Shaded: where the decoder looks for word ${at + 1}` : ""}:`;
     [...seen.children].forEach((item, i) => {
       const token = model.get("seen")[i], box = item.firstChild, share = step?.look[i] ?? 0;
       box.style.setProperty("--share", `${Math.round(85 * Math.sqrt(share))}%`); // so that small shares can be told apart
