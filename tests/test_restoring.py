@@ -22,7 +22,7 @@ FEW = replace(RESTORING, corpus_options={"n": 200, "sentinels": 16}, model=SMALL
 def few(monkeypatch):
     """Few questions, few steps, in this process."""
     small = {"READ": {"tags": 8, "questions": 8}, "WRITTEN": (8, 9), "ASKED": 12,
-             "LONGER": {"steps": 2, "damages": ("spans",)}, "FINE_TUNED": {"read": 2, "written": 2},
+             "LONGER": {"times": 2, "damages": ("spans",)}, "FINE_TUNED": {"read": 2, "written": 2},
              "DAMAGES": ("masking", "permutation+infilling", "spans"), "side_by_side": map}
     for name, value in small.items():
         monkeypatch.setattr(restoring, name, value)
@@ -56,6 +56,10 @@ def test_who_writes_the_right_answer_scores_one(few, monkeypatch):
     monkeypatch.setattr(restoring, "generate", lambda *_, **__: too_much)  # the first word, twice
     half = answers_written(model, 0, corpus.tokenizer, 8)
     assert half["exact"] == 0 and 0 < half["f1"] < 1
+    twofold = [replace(one, gold=((0, 1), *one.gold)) for one in asked]  # as if the first word were right, too
+    monkeypatch.setitem(TASKS, "questions", lambda *_, **__: twofold)
+    monkeypatch.setattr(restoring, "generate", lambda *_, **__: targets.masked_fill(targets == IGNORE, 0))
+    assert answers_written(model, 0, corpus.tokenizer, 8) == {"exact": 1.0, "f1": 1.0}, "only the first answer counts"
 
 
 def test_a_model_learns_before_it_writes_and_before_it_is_judged(few, monkeypatch):
@@ -78,6 +82,47 @@ def test_a_model_learns_before_it_writes_and_before_it_is_judged(few, monkeypatc
     runs = [restoring.one_damage(("masking", replace(FEW, seed=seed), (8,))) for seed in (0, 0, 1)]
     assert moved == [("train", True), *[("fine_tune", True)] * 3] * 3
     assert runs[0] == runs[1] and runs[0]["loss"] != runs[2]["loss"]
+
+
+def test_what_was_trained_is_what_is_fine_tuned(few, monkeypatch):
+    """Training is replaced by one that makes all weights 1/4: fine-tuning begins there, but for the readers' heads."""
+    begun = []
+
+    def trained(model, *_, **__):
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.fill_(0.25)
+
+    def begins(model, *_, **__):
+        part = model if isinstance(model, EncoderDecoder) else model.encoder
+        begun.append((type(model).__name__, {*parameters_to_vector(part.parameters()).tolist()}))
+
+    monkeypatch.setattr(restoring, "train", trained)
+    monkeypatch.setattr(restoring, "fine_tune", begins)
+    restoring.one_damage(("masking", FEW, (8, 9)))
+    assert begun == [(name, {0.25}) for name in ("EncoderDecoder", "EncoderDecoder", "Tagger", "AnswerFinder")]
+
+
+def test_what_is_asked_was_not_learned(few, monkeypatch):
+    drawn, learned = [], []
+    for task, draw in [*TASKS.items()]:
+        def spied(language, n, seed, task=task, draw=draw, **options):
+            examples = draw(language, n, seed, **options)
+            drawn.append((task, n, seed, {(one.first, one.second) for one in examples}))
+            return examples
+
+        monkeypatch.setitem(TASKS, task, spied)
+    monkeypatch.setattr(restoring, "fine_tune", lambda _, batch, labels, **__: learned.append(len(labels)))
+    tokenizer = corpus_of(**FEW.corpus_options).tokenizer
+    model = EncoderDecoder(TransformerConfig(len(tokenizer), **SMALL))
+    read(model, 3)
+    answers_written(model, 3, tokenizer, 9)
+    assert [one[:3] for one in drawn] == [
+        ("tags", 8, 40_003), ("tags", 12, 50_000), ("questions", 8, 40_003), ("questions", 12, 50_000),
+        ("questions", 9, 40_003), ("questions", 12, 50_000)]
+    assert learned == [8, 8, 9], "it is fine-tuned on other examples than those for it"
+    for (*_, seen), (*_, asked) in zip(drawn[::2], drawn[1::2]):
+        assert not seen & asked, "what is asked was learned"
 
 
 def test_a_seed_decides_the_first_weights_of_a_model_and_of_its_heads(few, monkeypatch):

@@ -1,5 +1,6 @@
 """Each damage against a slow reference with the same dice; and what was taken out can be put back."""
 
+import math
 import re
 
 import pytest
@@ -12,6 +13,8 @@ from selfsup.models import EncoderDecoder, TransformerConfig
 from selfsup.objectives import IGNORE, load_objective
 from selfsup.objectives.denoising import (
     KINDS,
+    RATES,
+    Marks,
     delete,
     fragment,
     infill,
@@ -21,6 +24,7 @@ from selfsup.objectives.denoising import (
     rotate,
     span_corruption,
 )
+from selfsup.objectives.sentence_pairs import sentence_ends
 from selfsup.tokenization import load_tokenizer, save_tokenizer, with_sentinels, word_level
 from selfsup.training import Batches
 
@@ -176,18 +180,33 @@ def test_the_fragment_of_mass(batch, share):
 
 
 def test_how_much_is_covered():
-    """Spans of 3 on average cover a little less than the rate, since some meet; a text for T5 has one at least."""
-    text = torch.ones(400, 60, dtype=torch.bool)
+    """Spans of 3 on average cover 1 - exp(-rate), since some meet; a text for T5 has one at least."""
+    text = torch.ones(400, 600, dtype=torch.bool)
     for least in (0, 1):
         begins, covered = random_spans(text, 0.3, 3.0, least, seeded(0))
         share = covered.double().mean()
-        assert 0.24 < share < 0.3, share
+        assert abs(share - (1 - math.exp(-0.3))) < 0.01, share
         assert begins.double().mean() < 0.1
         short, _ = random_spans(text[:, :5], 0.3, 3.0, least, seeded(0))
         assert bool(short.any(1).all()) == bool(least)
 
 
 VILLAGE = load_corpus("village", n=64, sentinels=16)
+
+
+def test_the_rates_are_those_of_the_papers():
+    """BERT masks 15%, as T5's spans do and deletion here; BART infills 30%, MASS hides half."""
+    assert RATES == {"masking": 0.15, "deletion": 0.15, "infilling": 0.3, "spans": 0.15, "mass": 0.5}
+
+
+def test_the_marks_of_a_vocabulary():
+    tokenizer = load_corpus("tinyworld", n=1, sentinels=2).tokenizer
+    marks, names = Marks.of(tokenizer), tokenizer.convert_ids_to_tokens
+    assert (names(marks.mask), names(marks.pad), names(marks.quote)) == ("[MASK]", "[PAD]", '"')
+    assert {*names(list(marks.full_stops))} == {*".!?"}
+    assert names(list(marks.sentinels)) == ["<extra_id_0>", "<extra_id_1>"]
+    assert {*names(list(marks.special))} == {"[PAD]", "[CLS]", "[SEP]", "<extra_id_0>", "<extra_id_1>"}
+    assert Marks.of(word_level([".", "a"])).quote is None
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "permutation+infilling"])
@@ -210,6 +229,7 @@ def test_the_objective_can_be_learned_from(kind):
     if kind not in ("spans", "mass"):
         assert torch.equal(torch.where(targets == IGNORE, PAD, targets), ids[:, 1:])
     changed = split.inputs["input_ids"]
+    assert torch.equal(split.inputs["attention_mask"], (changed != PAD).long()), "the encoder reads padding"
     assert changed.shape != ids.shape or not torch.equal(changed, ids), "nothing was damaged"
 
 
@@ -226,6 +246,18 @@ def test_mass_hides_from_each_side_what_the_other_sees():
     assert torch.equal(read[inner], ids[:, :-1][inner]) and (read[text & ~inner] == MASK).all()
 
 
+def test_joined_kinds_are_done_one_after_another():
+    objective = load_objective("denoising", VILLAGE.tokenizer, kinds="permutation+infilling")
+    ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 16, seed=0)[0]
+    generator, marks, text = seeded(2), objective.marks, ids > MASK
+    torch.randint(1, (), generator=generator)  # which of the kinds
+    ends = sentence_ends(ids, torch.tensor(marks.full_stops), marks.quote)
+    shuffled = permute(ids, text, ends, generator)
+    damaged = infill(shuffled, text, RATES["infilling"], MASK, PAD, generator)
+    assert not torch.equal(shuffled, ids)
+    assert torch.equal(objective.split(ids, mask, seeded(2)).inputs["input_ids"], damaged)
+
+
 def test_several_kinds_take_turns():
     objective = load_objective("denoising", VILLAGE.tokenizer, kinds=["masking", "rotation"])
     ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 8, seed=0)[0]
@@ -239,6 +271,7 @@ def test_several_kinds_take_turns():
         ({"kinds": "shuffling"}, "no damage called 'shuffling': choose from masking"),
         ({"kinds": []}, "at least one kind"),
         ({"kinds": "masking", "rate": 1.0}, "a rate between 0 and 1"),
+        ({"kinds": "masking", "rate": "0.3"}, "rate '0.3': give at least one kind, and a rate between 0 and 1"),
         ({"kinds": "masking+spans"}, "joins what stands alone"),
         ({"amount": 2}, "cannot take the options"),
     ],
@@ -270,13 +303,21 @@ def test_spans_need_sentinels(tmp_path):
 @settings(max_examples=10)
 @given(st.integers(0, 1000))
 def test_on_stories(seed):
-    """On real texts of the village: sentences end where they end, and the framing tokens stay where they are."""
+    """On real texts of the village: sentences end where they ended, and the framing tokens stay where they are."""
     objective = load_objective("denoising", VILLAGE.tokenizer, kinds="permutation+infilling")
     ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 16, seed=0)[seed % 4]
     shuffled = objective.damage("permutation", ids, seeded(seed))
     stops = set(objective.marks.full_stops)
     for true, damaged in zip(rows(ids), rows(shuffled)):
-        assert sorted(true) == sorted(damaged) and damaged[-1] in stops | {VILLAGE.tokenizer.get_vocab().get('"')}
+        parts = [[], []]
+        for found, text in zip(parts, (true, damaged)):
+            begin, quoted = 0, False
+            for end, token in enumerate(text, 1):
+                quoted ^= token == objective.marks.quote
+                if end == len(text) or token in stops and not quoted:
+                    found.append(text[begin:end])
+                    begin = end
+        assert sorted(parts[0]) == sorted(parts[1]), "a sentence was cut or joined to another"
 
 
 @pytest.mark.parametrize("kind", KINDS)

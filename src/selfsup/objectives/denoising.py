@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -36,13 +37,14 @@ def between(before: Tensor, tokens: Tensor) -> Tensor:
 
 def random_spans(text: Tensor, rate: float, mean: float, least: int,
                  generator: Generator | None) -> tuple[Tensor, Tensor]:
-    """Spans of random lengths, which cover about the share `rate` of the text (Lewis et al. 2020, section 2.2).
+    """Spans of random lengths (Lewis et al. 2020, section 2.2).
 
     text: (batch, time) bool, True at tokens that may be covered. At each of them a span begins with probability
     rate / mean; its length is `least` and a Poisson number, `mean` on average. One that begins inside another makes
-    that longer. Where `least` is not 0 a text has one span at least: without any, x′ would be a whole text, which in
-    the other damages is one to copy or to bring into order. Returns (batch, time) bool: where a span begins, and what
-    is covered; a span of length 0 begins and covers nothing.
+    that longer, so that in a long text the share covered is about 1 - exp(-rate), a little less than `rate`. Where
+    `least` is not 0 a text has one span at least: without any, x′ would be a whole text, which in the other damages is
+    one to copy or to bring into order. Returns (batch, time) bool: where a span begins, and what is covered; a span of
+    length 0 begins and covers nothing.
     """
     dice = torch.rand(text.shape, generator=generator, device=text.device).masked_fill(~text, 1)
     begins = text & (dice < rate / mean)
@@ -149,8 +151,8 @@ class Denoising(OfTokens):
 
     kinds: what is done to a text, each a name of KINDS or several joined by "+", done one after another; with more
     than one, each batch draws its own. "spans" (T5) and "mass" stand alone, since of them only what is missing is
-    written; of the others, the whole text. rate: the share that is damaged (by default that of its paper). Raises
-    ValueError for a kind or a rate that cannot be.
+    written; of the others, the whole text. rate: the share that is damaged, by default that of its paper; permutation
+    and rotation have none and ignore it. Raises ValueError for a kind or a rate that cannot be.
     """
 
     def __init__(self, tokenizer: Any, kinds: str | Sequence[str] = "infilling", rate: float | None = None):
@@ -162,7 +164,7 @@ class Denoising(OfTokens):
             raise ValueError(f"there is no damage called {strange[0]!r}: choose from {', '.join(KINDS)}")
         if alone := [kind for kind in self.kinds if "+" in kind and {"spans", "mass"} & set(kind.split("+"))]:
             raise ValueError(f"{alone[0]!r} joins what stands alone: of spans and mass only what is missing is written")
-        if not names or (rate is not None and not 0 < rate < 1):
+        if not names or (rate is not None and not (isinstance(rate, Real) and 0 < rate < 1)):
             raise ValueError(f"kinds is {kinds!r}, rate {rate!r}: give at least one kind, and a rate between 0 and 1")
         if "spans" in names and len(self.marks.sentinels) < 2:
             raise ValueError('spans need sentinels in the vocabulary: load the corpus with the option "sentinels": 16')

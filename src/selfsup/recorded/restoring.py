@@ -38,8 +38,8 @@ RESTORING = Recipe(
 )
 READ = {"tags": 64, "questions": 256}  # what the encoder alone is fine-tuned for, and from how many labels
 WRITTEN = 256, 2048  # questions whose answers encoder and decoder learn to write; the second of runs that are longer
-LONGER = {"steps": 4, "damages": ("masking", "permutation", "spans")}  # times as many; one seed
-FINE_TUNED = {"read": 300, "written": 500}  # steps
+LONGER = {"times": 4, "damages": ("masking", "permutation", "spans")}  # times the steps of the recipe; one seed
+FINE_TUNED = {"read": 300, "written": 500}  # steps, whatever was trained before
 ASKED, TEST_SEED = 500, 50_000
 LONGEST = 40  # words of a text
 
@@ -123,6 +123,6 @@ def damages(recipe: Recipe) -> Iterator[dict]:
     corpus_of(**recipe.corpus_options)  # before the processes part, so that they share it
     jobs = [(damage, dataclasses.replace(recipe, seed=seed), WRITTEN[:1])
             for seed in range(3) for damage in (*DAMAGES, None)]
-    longer = dataclasses.replace(recipe, steps=LONGER["steps"] * recipe.steps)
+    longer = dataclasses.replace(recipe, steps=LONGER["times"] * recipe.steps)
     jobs += [(damage, longer, WRITTEN) for damage in LONGER["damages"]]
     yield from side_by_side(one_damage, jobs)
