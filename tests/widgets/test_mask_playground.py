@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import ipywidgets
@@ -110,6 +111,24 @@ def test_a_question_that_cannot_be_answered_costs_no_second_download(run_node, c
     (refusal, answered), fetched = run_node(QUESTIONS, {"assets": assets, "questions": questions})
     assert "two words" in refusal and answered == 1
     assert sorted(fetched) == sorted(assets.values()), "the model was fetched again"
+
+
+def test_the_truth_is_loaded_once_it_is_asked_for(run_node, checkpoints, language, tmp_path):
+    """Also where the same model has answered without."""
+    code = QUESTIONS.split("const answers")[0] + """
+    const truth = { world: data.world, tinyworld: WIDGETS + "tinyworld.mjs" }, question = data.question;
+    const found = [];
+    for (const more of [{}, truth, {}, truth]) found.push(await handle({ assets: { ...assets, ...more }, question }));
+    console.log(JSON.stringify(found.map((one) => one.truth.length)));
+    """
+    (tmp_path / "world.json").write_text(json.dumps(language.data), encoding="utf8")
+    names = {"config": "config.json", "weights": "model.safetensors", "tokenizer": "tokenizer.json"}
+    assets = {part: (checkpoints["tinyworld-bert"].folder / name).as_uri() for part, name in names.items()}
+    (document,) = language.documents(1, seed=5)
+    sentence = language.render(document.tokens[: document.sentences[1][1]])
+    question = {"sentence": sentence, "touched": [{"position": 1, "kind": "mask"}], "top": 5}
+    data = {"assets": assets, "world": (tmp_path / "world.json").as_uri(), "question": question}
+    assert run_node(code, data) == [0, 1, 0, 1]
 
 
 def test_the_prediction_is_the_models_probability_and_its_loss(tiny, checkpoints):

@@ -3,6 +3,7 @@ is used as a reader uses it, in a real browser."""
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from functools import cache
@@ -32,7 +33,7 @@ CLS, SEP = TOKENIZER.cls_token_id, TOKENIZER.sep_token_id
 TEXTS = st.lists(st.integers(5, 15), min_size=1, max_size=30)
 SEEDS, SHARES = st.integers(0, 65535), st.integers(1, 18).map(lambda n: n / 20)  # those of the slider
 STRANGE = ["", "  ", "anna saw a zebra .", "🙂 👩‍👩‍👧‍👦", "<b onclick='x'>", "the " * 90]
-STRANGE += ["[MASK] [SEP] <extra_id_3> the [CLS] end"]
+STRANGE += ["[MASK] [SEP] <extra_id_3> the [CLS] end", 'he said " hi . " she left ! is it ? yes .', "duck"]
 
 
 def by_the_objective(text, kind, rate, seed):
@@ -104,7 +105,7 @@ def test_each_dice_damages_something(text, rate, seed):
 
 
 def test_the_dice_cover_the_share():
-    """A tenth of 60 words and more, on average over seeds; spans of 3 words a little less, since some meet."""
+    """Of 60 words, on average over seeds; spans of 3 words cover a little less, since some meet."""
     text = [7] * 60
     for rate in (0.15, 0.5):
         masked = np.mean([damage(text, "masking", rate, seed, MARKS)[0].count(MARKS.mask) for seed in range(400)]) / 60
@@ -244,12 +245,25 @@ def test_what_the_kernel_says(widget, tokenizer):
     widget.text = "The duck saw a zebra."
     widget.kind = "permutation"
     assert "does not know “zebra”" in widget.note and "needs two sentences" in widget.note
+    for kind in ("rotation", "permutation"):
+        widget.kind, widget.text = kind, "The duck."
+        assert ("needs two" in widget.note) == (kind == "permutation")
+    widget.kind, widget.text = "rotation", "duck"
+    assert "A rotation needs two words" in widget.note and widget.seen == ["[CLS]", "duck", "[SEP]"]
     widget.text = ""
     assert "no text to damage" in widget.note and widget.steps == []
     widget.kind, widget.text = "masking", "the [MASK] duck [SEP] <extra_id_1> laughed"
     assert widget.words == ["the", "[MASK]", "duck", "laughed"] and "of your own" in widget.note
     widget.text = "the " * 90
     assert "reads the first 58 of 90 words" in widget.note
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_is_left_as_it_was(seq2seq, tokenizer, training):
+    """Also one that is being trained: no dropout while it answers, and dropout again after."""
+    model = copy.deepcopy(seq2seq[1]).train(training)
+    restore("the duck laughed .", "masking", 0.5, 0, "2", model, tokenizer)
+    assert {part.training for part in model.modules()} == {training}
 
 
 def test_the_attention_of_a_head_and_of_all(widget):
@@ -279,6 +293,26 @@ def test_models_that_restore_nothing():
     small = dict(layers=1, width=8, heads=2, feed_forward=8, segments=0)
     with pytest.raises(ValueError, match="give an EncoderDecoder with its tokenizer"):
         Restore(model=EncoderDecoder(TransformerConfig(8, **small)))
+    plain = word_level(["the", "cat", "."])
+    short, enough = (EncoderDecoder(TransformerConfig(len(plain), **small, max_positions=n)) for n in (13, 14))
+    with pytest.raises(ValueError, match="'this model' has 13 positions, and to restore one word takes 14"):
+        Restore("the cat.", model=short, tokenizer=plain)
+    assert Restore("the cat.", model=enough, tokenizer=plain).words == ["the"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "sentence"),
+    [
+        (["shuffling"], "there is no damage called 'shuffling'"),
+        (["masking", "spans"], "spans need sentinels"),
+        (["masking", "permutation+deletion"], "'permutation[+]deletion' joins damages, and Restore shows one at"),
+    ],
+)
+def test_kinds_that_cannot_be(kinds, sentence):
+    plain = word_level(["the", "cat", "."])
+    model = EncoderDecoder(TransformerConfig(len(plain), layers=1, width=8, heads=2, feed_forward=8, segments=0))
+    with pytest.raises(ValueError, match=sentence):
+        Restore("the cat.", model=model, tokenizer=plain, kinds=kinds)
 
 
 def test_the_kinds_are_those_that_the_model_learned(seq2seq, tokenizer, tmp_path, monkeypatch):
@@ -375,6 +409,8 @@ def test_damaging(open_page, seq2seq, tokenizer):
         assert page.locator(".ss-target li").count() == (len(found["target"]) if kind in ("spans", "mass") else 0)
         assert page.locator(".ss-looked li").count() == len(found["seen"])
         assert page.get_by_role("slider").is_disabled() == (kind == "rotation")
+        if kind in RATES:
+            assert page.get_by_role("slider").input_value() == f"{100 * RATES[kind]:.0f}", "the slider stays behind"
     page.get_by_role("slider").focus()
     stronger = settled(page, lambda: page.get_by_role("slider").press("End"))
     assert stronger["rate"] == 0.9 and stronger["seen"].count("[MASK]") > found["seen"].count("[MASK]")
@@ -439,7 +475,7 @@ def test_texts(open_page):
     other = settled(page, lambda: page.get_by_label("A text of Tinyworld").select_option("1"))
     assert other["text"] == page.get_by_role("textbox").input_value() != ""
     own = settled(page, lambda: page.get_by_role("textbox").fill("The duck swam. Anna laughed."))
-    assert own["words"] == "the duck swam . anna laughed .".split() or "does not know" in own["note"]
+    assert own["words"] == "the duck [UNK] . anna laughed .".split() and "does not know “swam”" in own["note"]
     assert page.get_by_label("A text of Tinyworld").input_value() == ""
 
 
@@ -458,6 +494,7 @@ def test_a_link_leads_to_the_same_damage(open_page):
     found = state(page)
     assert (found["kind"], found["rate"], found["seed"]) == ("deletion", 0.4, 12) and found["words"][0] == "anna"
     assert found["look"] == page.get_by_label("Attention of").input_value() == "1.3"
+    assert page.get_by_role("slider").input_value() == "40"
     settled(page, lambda: page.get_by_label("Attention of").select_option("2.4"))
     press(page, "Copy link")
     page.wait_for_function("location.hash.endsWith('&l=2.4')")
@@ -496,6 +533,23 @@ def test_another_damage_is_written_from_its_first_word(open_page):
         assert page.get_by_text("looks for word 1:").is_visible() and state(page)["shown"] == 0
         press(page, "To the end")
         page.locator(".ss-written button").nth(1).click()
+
+
+def test_a_late_answer_to_an_old_question_is_not_shown(open_page):
+    """While the model loads, playing waits, and only the last question is answered."""
+    page, held = open_page(), []
+    page.route("**/seq2seq-model.safetensors", lambda route: held.append(route))
+    before = state(page)["answered"]
+    press(page, "Play")
+    page.get_by_label("Attention of").select_option("1.2")
+    count = state(page)["shown"]
+    page.wait_for_timeout(1300)
+    assert state(page)["shown"] == count, "it plays on over the attention of another head"
+    press(page, "Damage again")
+    page.get_by_role("radio", name="MASS").check(force=True)
+    found = settled(page, lambda: held[0].continue_())
+    page.wait_for_timeout(300)
+    assert state(page)["answered"] == before + 1 and found["seen"].count("[MASK]") == len(found["target"]) > 1
 
 
 def test_in_a_notebook_the_kernel_answers(open_notebook, widget):

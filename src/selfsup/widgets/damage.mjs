@@ -20,7 +20,7 @@ function poisson(number, mean) {
   return count;
 }
 
-/** [first, end] of spans that cover about the share `rate` of n words. */
+/** [first, end] of spans of n words, one at least; since spans meet, the share covered is about 1 - exp(-rate). */
 function spans(n, rate, least, seed) {
   const found = [];
   for (const at of chosen(n, rate / MEAN, seed)) {

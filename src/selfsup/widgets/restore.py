@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,10 @@ def poisson(number: float, mean: float) -> int:
 
 
 def spans(n: int, rate: float, least: int, seed: int) -> list[tuple[int, int]]:
-    """(first, end) of spans that cover about the share `rate` of n words: what `random_spans` of denoising.py draws."""
+    """(first, end) of spans of n words, one at least: what `random_spans` of denoising.py draws.
+
+    Since spans meet, the share covered is about 1 - exp(-rate), a little less than `rate`; in a short text, more.
+    """
     found: list[tuple[int, int]] = []
     for at in chosen(n, rate / MEAN, seed):
         end = min(n, at + least + poisson(die(seed, n + 1 + at), MEAN - least))
@@ -74,8 +78,9 @@ def sentences(text: Sequence[int], marks: Marks) -> list[list[int]]:
 def damage(text: Sequence[int], kind: str, rate: float, seed: int, marks: Marks) -> tuple[list[int], list[int], int]:
     """x′, x″, and how many words stand before those that x″ gives back; all without [CLS] and [SEP].
 
-    text: token ids, one at least. What it makes is one of the things that `Denoising` makes with the same rate, but
-    never the text as it was where that can be avoided: the dice of a seed decide which.
+    text: token ids, one at least. What it makes is one of the things that `Denoising` makes with the same rate: the
+    dice of a seed decide which. Something is always done, but where words or sentences repeat the text may read as
+    before; and one word cannot be rotated, one sentence not be permuted.
     """
     text, n = list(text), len(text)
     if kind == "masking":
@@ -148,6 +153,8 @@ def restore(text: str, kind: str, rate: float, seed: int, look: str, model: torc
         notes.append("A [MASK] of your own has no true word.")
     if kind == "permutation" and len(sentences(ids, marks)) == 1:
         notes.append("A permutation needs two sentences: write one more.")
+    if kind == "rotation" and len(ids) == 1:
+        notes.append("A rotation needs two words: write one more.")
     found = {"words": names(ids), "seen": [], "target": [], "steps": []}
     if not ids:
         return found | {"note": " ".join([*notes, "There is no text to damage yet: write one."])}
@@ -248,9 +255,14 @@ class Restore(Asked):
             raise ValueError(f"{name!r} restores no text: give an EncoderDecoder with its tokenizer, as selfsup.load "
                              "returns them")
         self._parts, config = (model, tokenizer), model.config
+        if config.max_positions < EXTRA + 4:
+            raise ValueError(f"{name!r} has {config.max_positions} positions, and to restore one word takes "
+                             f"{EXTRA + 4}: give a model with more")
         kinds = traits.get("kinds") or _trained_on(folder, tokenizer)
         if not kinds:
             raise ValueError(f"{name!r} learned joined damages only, and Restore shows one at a time: give kinds")
+        if joined := [kind for kind in Denoising(tokenizer, kinds).kinds if "+" in kind]:
+            raise ValueError(f"{joined[0]!r} joins damages, and Restore shows one at a time: give each by itself")
         heads = ["", *(f".{head + 1}" for head in range(config.heads))]
         looks = [f"{layer + 1}{head}" for layer in range(config.layers) for head in heads]
         given = {"kinds": kinds, "rates": RATES, "looks": looks, "look": str(config.layers), "model_name": name,
@@ -303,10 +315,7 @@ def _trained_on(folder: Path | None, tokenizer: PreTrainedTokenizerFast) -> list
 
 @lru_cache(maxsize=1)
 def openings(n: int = 4) -> tuple[str, ...]:
-    """The first three sentences of n documents of Tinyworld, where these have at most 27 words."""
-    language, found = tinyworld.load("world"), []
-    for document in language.documents(8 * n, seed=10):
-        _, end = document.sentences[2]
-        if 20 <= end <= 27 and len(found) < n:
-            found.append(language.render(document.tokens[:end]))
-    return tuple(found)
+    """The first three sentences of n documents of Tinyworld, where these have 20 to 27 words."""
+    language = tinyworld.load("world")
+    beginnings = (document.tokens[: document.sentences[2][1]] for document in language.documents(8 * n, seed=10))
+    return tuple(islice((language.render(words) for words in beginnings if 20 <= len(words) <= 27), n))

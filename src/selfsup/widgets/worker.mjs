@@ -346,6 +346,7 @@ export function restore({ damaged, kind, rate, seed, look }, { model, tokenizer,
   if (strangers.length) notes.push(`The model does not know ${quote(strangers)}: it reads [UNK] there.`);
   if (ids.includes(mask)) notes.push("A [MASK] of your own has no true word.");
   if (kind === "permutation" && sentences(ids, marks).length === 1) notes.push("A permutation needs two sentences: write one more.");
+  if (kind === "rotation" && ids.length === 1) notes.push("A rotation needs two words: write one more.");
   if (!ids.length) {
     notes.push("There is no text to damage yet: write one.");
     return { words: [], seen: [], target: [], steps: [], note: notes.join(" ") };
@@ -413,7 +414,7 @@ async function loadShared({ engine, config, tokenizer, world, tinyworld }) {
 
 async function load(assets) {
   const [shared, bytes] = await Promise.all([
-    once(assets.tokenizer, () => loadShared(assets)), get(assets.weights, "arrayBuffer"),
+    once(keyOf(assets.tokenizer, assets), () => loadShared(assets)), get(assets.weights, "arrayBuffer"),
   ]);
   const model = shared.code.modelOf(shared.settings, bytes);
   if (model.logits) model.logits([0, 1, 2, 3], [1]); // the first run compiles
@@ -430,6 +431,9 @@ async function loadSpecialists({ adapters }, { code, model }) {
   return Object.fromEntries(await Promise.all(found));
 }
 
+/** What is loaded is another thing where the truth is loaded with it. */
+const keyOf = (address, { world = "" }) => `${address} ${world}`;
+
 function once(key, start) {
   if (!loaded.has(key)) {
     loaded.set(key, start().catch((error) => {
@@ -445,7 +449,7 @@ function once(key, start) {
 export async function handle({ assets, question }) {
   const step = question?.step, weights = step === undefined ? assets.weights : assets.snapshots[step];
   if (!weights) throw new Error(`this site has no snapshot of step ${step}`);
-  const parts = await once(weights, () => load({ ...assets, weights }));
+  const parts = await once(keyOf(weights, assets), () => load({ ...assets, weights }));
   if (!question || Object.keys(question).join() === "step") return null;
   if ("statement" in question) {
     const specialists = await once(`${assets.weights} adapters`, () => loadSpecialists(assets, parts));
