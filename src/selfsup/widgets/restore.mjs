@@ -39,7 +39,7 @@ export function readLink(fragment, anchor, kinds, looks) {
 /** Whose attention is shown, in words: of all heads it is the mean. */
 export function lookName(look) {
   const [layer, head] = look.split(".");
-  return `layer ${layer}, ${head ? `head ${head}` : "all heads"}`;
+  return `block ${layer}, ${head ? `head ${head}` : "all heads"}`;
 }
 
 const mark = (token) => /^(\[MASK\]|<extra_id_\d+>)$/.test(token);

@@ -178,7 +178,8 @@ def restore(text: str, kind: str, rate: float, seed: int, look: str, model: torc
     chances = forbid(logits.double(), never).softmax(-1)
     heads = looks[2 * int(layer) - 1][0, :, len(prompt) - 1 :].cpu()
     shares = (heads[int(head) - 1] if head else heads.mean(0)).tolist()
-    for word, place, row, share in zip(written, places(written, target), chances, shares):
+    where = range(len(written)) if kind == "mass" else places(written, target)  # MASS is told where its words stand
+    for word, place, row, share in zip(written, where, chances, shares):
         true = target[place] if place < len(target) else None
         best = (-row).argsort(stable=True)[:TOP].tolist()
         if true is not None and true not in best:

@@ -367,7 +367,7 @@ export function restore({ damaged, kind, rate, seed, look }, { model, tokenizer,
     written.push(top[0]);
     next = [top[0]];
   }
-  const where = places(written, told);
+  const where = kind === "mass" ? [...written.keys()] : places(written, told); // MASS is told where its words stand
   if (!known && written.at(-1) !== end) notes.push(`The model finds no end: it was stopped after ${written.length} words.`);
   return {
     words: names(ids), seen: names(x), target: names(told), note: notes.join(" "),
