@@ -8,8 +8,10 @@ from torch.nn.utils import parameters_to_vector
 
 from selfsup.corpora import tinyworld
 from selfsup.corpora.tinyworld.tasks import TASKS
+from selfsup.finetuning import pad
 from selfsup.models import EncoderDecoder, TransformerConfig
 from selfsup.objectives import IGNORE
+from selfsup.objectives.denoising import Denoising
 from selfsup.recorded import restoring
 from selfsup.recorded.restoring import RESTORING, answers_written, corpus_of, read, written_answers
 
@@ -23,7 +25,8 @@ def few(monkeypatch):
     """Few questions, few steps, in this process."""
     small = {"READ": {"tags": 8, "questions": 8}, "WRITTEN": (8, 9), "ASKED": 12,
              "LONGER": {"times": 2, "damages": ("spans",)}, "FINE_TUNED": {"read": 2, "written": 2},
-             "DAMAGES": ("masking", "permutation+infilling", "spans"), "side_by_side": map}
+             "DAMAGES": {name: restoring.DAMAGES[name] for name in ("copying", "masking", "spans")},
+             "side_by_side": map}
     for name, value in small.items():
         monkeypatch.setattr(restoring, name, value)
 
@@ -79,7 +82,7 @@ def test_a_model_learns_before_it_writes_and_before_it_is_judged(few, monkeypatc
 
     for name in ("train", "fine_tune"):
         spy(name)
-    runs = [restoring.one_damage(("masking", replace(FEW, seed=seed), (8,))) for seed in (0, 0, 1)]
+    runs = [restoring.one_damage(("masking", replace(FEW, seed=seed), (8,), False)) for seed in (0, 0, 1)]
     assert moved == [("train", True), *[("fine_tune", True)] * 3] * 3
     assert runs[0] == runs[1] and runs[0]["loss"] != runs[2]["loss"]
 
@@ -99,8 +102,35 @@ def test_what_was_trained_is_what_is_fine_tuned(few, monkeypatch):
 
     monkeypatch.setattr(restoring, "train", trained)
     monkeypatch.setattr(restoring, "fine_tune", begins)
-    restoring.one_damage(("masking", FEW, (8, 9)))
+    restoring.one_damage(("masking", FEW, (8, 9), False))
     assert begun == [(name, {0.25}) for name in ("EncoderDecoder", "EncoderDecoder", "Tagger", "AnswerFinder")]
+
+
+def test_a_half_is_renewed_and_the_rest_stays():
+    """The other half and the table of tokens stay, and the halves share that table; a seed decides the new weights."""
+    model = EncoderDecoder(TransformerConfig(100, **SMALL))
+    kept = {name: weight.clone() for name, weight in model.state_dict().items()}
+    for half in ("encoder", "decoder"):
+        mixed = restoring.renewed(model, [half], seed=5)
+        assert mixed.encoder.embeddings.token is mixed.decoder.embeddings.token
+        for name, weight in mixed.state_dict().items():
+            new = name.startswith(half) and "embeddings.token." not in name and weight.std() > 0  # not a bias or a norm
+            assert torch.equal(weight, kept[name]) != new, name
+    both = [restoring.renewed(model, ["encoder", "decoder"], seed) for seed in (5, 5, 6)]
+    first, again, another = (parameters_to_vector(one.parameters()) for one in both)
+    assert torch.equal(first, again) and not torch.equal(first, another)
+    assert all(torch.equal(weight, kept[name]) for name, weight in model.state_dict().items()), "the model was changed"
+
+
+def test_copying_damages_nothing_and_masking_of_half_half():
+    corpus = corpus_of(**FEW.corpus_options)
+    ids, mask = pad([corpus.train[i] for i in range(100)], corpus.tokenizer)
+    for damage, share in (("copying", 0.0), ("masking of half", 0.5)):
+        objective = Denoising(corpus.tokenizer, **restoring.DAMAGES[damage])
+        split = objective.split(ids, mask, torch.Generator().manual_seed(0))
+        gone = (split.inputs["input_ids"] == corpus.tokenizer.mask_token_id).sum() / (mask.sum() - 2 * len(ids))
+        assert abs(gone - share) < 0.03 and (share or gone == 0)
+        assert torch.equal(split.inputs["decoder_input_ids"], ids[:, :-1])
 
 
 def test_what_is_asked_was_not_learned(few, monkeypatch):
@@ -132,7 +162,7 @@ def test_a_seed_decides_the_first_weights_of_a_model_and_of_its_heads(few, monke
         monkeypatch.setattr(restoring, name, lambda model, *_, **__: begun.append(
             parameters_to_vector(model.parameters()).detach()))
     for seed in (0, 0, 1):
-        restoring.one_damage(("masking", replace(FEW, seed=seed), (8,)))
+        restoring.one_damage(("masking", replace(FEW, seed=seed), (8,), False))
     models = begun[::4]  # and after each of them three that are fine-tuned
     assert torch.equal(models[0], models[1]) and not torch.equal(models[0], models[2])
     begun.clear()
@@ -155,7 +185,9 @@ def test_asking_leaves_the_model_as_it_is(few):
 def test_the_record_can_be_made_again(few):
     runs = list(restoring.damages(FEW))
     assert [(run["damage"], run["seed"], run["steps"], [*run["written"]]) for run in runs] == [
-        *((damage, seed, 2 if damage else 0, [8]) for seed in range(3)
-          for damage in ("masking", "permutation+infilling", "spans", None)), ("spans", 0, 4, [8, 9])]
+        *((damage, seed, 2 if damage else 0, labels) for seed in range(3)
+          for damage, labels in (("copying", [8, 9]), ("masking", [8]), ("spans", [8, 9]), (None, [8, 9]))),
+        ("spans", 0, 4, [8, 9])]
+    assert [run["damage"] for run in runs if "kept" in run] == ["spans"] * 3
     assert all(("loss" in run) == (run["damage"] is not None) for run in runs)
     assert runs[0]["targets"] > runs[2]["targets"]  # spans write only what is missing

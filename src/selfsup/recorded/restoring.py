@@ -22,7 +22,12 @@ from ..objectives.denoising import Denoising
 from ..training import Recipe, evaluate, train
 from .fine_tuning import side_by_side
 
-DAMAGES = ("masking", "deletion", "infilling", "rotation", "permutation", "permutation+infilling", "spans", "mass")
+KINDS = "masking", "deletion", "infilling", "rotation", "permutation", "permutation+infilling", "spans", "mass"
+DAMAGES: dict[str, dict[str, Any]] = {  # the options of `Denoising`
+    "copying": {"kinds": "masking", "rate": 1e-12},  # not a word is masked: the text is written as it is read
+    **{kind: {"kinds": kind} for kind in KINDS},
+    "masking of half": {"kinds": "masking", "rate": 0.5},  # as much as MASS hides
+}
 RESTORING = Recipe(
     objective="denoising",
     corpus_options={"n": 200_000, "sentinels": 16},
@@ -37,7 +42,10 @@ RESTORING = Recipe(
     evaluation_texts=500,
 )
 READ = {"tags": 64, "questions": 256}  # what the encoder alone is fine-tuned for, and from how many labels
-WRITTEN = 256, 2048  # questions whose answers encoder and decoder learn to write; the second of runs that are longer
+WRITTEN = 256, 2048  # questions whose answers encoder and decoder learn to write; the second of these and of LONGER
+WRITTEN_FROM_MANY = "copying", "spans", "mass", None
+RENEWED = {"encoder": ("decoder",), "decoder": ("encoder",), "tokens": ("encoder", "decoder")}  # by what is kept
+PARTS = "spans", "mass"  # what is written is a part of the text: of these, halves are renewed
 LONGER = {"times": 4, "damages": ("masking", "permutation", "spans")}  # times the steps of the recipe; one seed
 FINE_TUNED = {"read": 300, "written": 500}  # steps, whatever was trained before
 ASKED, TEST_SEED = 500, 50_000
@@ -97,32 +105,49 @@ def read(model: EncoderDecoder, seed: int) -> dict[str, float]:
     return scores
 
 
-def one_damage(job: tuple[str | None, Recipe, Sequence[int]]) -> dict[str, Any]:
+def renewed(model: EncoderDecoder, halves: Sequence[str], seed: int) -> EncoderDecoder:
+    """A copy with random weights in its encoder, its decoder, or both; the table of tokens that they share stays."""
+    torch.manual_seed(seed)
+    fresh, mixed = EncoderDecoder(model.config), copy.deepcopy(model)
+    for half in halves:
+        weights = getattr(fresh, half).state_dict()
+        weights.pop("embeddings.token.weight")
+        getattr(mixed, half).load_state_dict(weights, strict=False)
+    return mixed
+
+
+def one_damage(job: tuple[str | None, Recipe, Sequence[int], bool]) -> dict[str, Any]:
     """A model that mends one damage (None: one that has learned nothing), and what it is good for.
 
-    A job has the damage, the recipe, and from how many labels each the model learns to write answers.
+    A job has the damage, the recipe, from how many labels each the model learns to write answers, and whether it
+    learns that, from the most labels, also with halves that are renewed.
     """
-    damage, recipe, labels = job
+    damage, recipe, labels, halves = job
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     corpus = corpus_of(**recipe.corpus_options)
     model = EncoderDecoder(TransformerConfig(len(corpus.tokenizer), **recipe.model))
     found = {"damage": damage, "steps": recipe.steps if damage else 0, "seed": recipe.seed}
     if damage is not None:
-        objective = Denoising(corpus.tokenizer, damage)
+        objective = Denoising(corpus.tokenizer, **DAMAGES[damage])
         train(model, objective, corpus, recipe, progress=False, device="cpu")
         asked = corpus.held_out.select(range(recipe.evaluation_texts))
         own = evaluate(model.eval(), objective, asked, corpus.tokenizer)
         found |= {"loss": own.loss, "accuracy": own.accuracy, "targets": own.targets}
     written = {n: answers_written(model, recipe.seed, corpus.tokenizer, n) for n in labels}
+    if halves:
+        found["kept"] = {
+            kept: answers_written(renewed(model, parts, recipe.seed), recipe.seed, corpus.tokenizer, max(labels))
+            for kept, parts in RENEWED.items()
+        }
     return found | {"read": read(model, recipe.seed), "written": written}
 
 
 def damages(recipe: Recipe) -> Iterator[dict]:
-    """Each damage and none, three seeds: the same model, steps and texts. Then some for longer."""
+    """Each damage, copying and random weights, three seeds: the same model, steps and texts. Then some for longer."""
     corpus_of(**recipe.corpus_options)  # before the processes part, so that they share it
-    jobs = [(damage, dataclasses.replace(recipe, seed=seed), WRITTEN[:1])
-            for seed in range(3) for damage in (*DAMAGES, None)]
+    jobs = [(damage, dataclasses.replace(recipe, seed=seed), WRITTEN if damage in WRITTEN_FROM_MANY else WRITTEN[:1],
+             damage in PARTS) for seed in range(3) for damage in (*DAMAGES, None)]
     longer = dataclasses.replace(recipe, steps=LONGER["times"] * recipe.steps)
-    jobs += [(damage, longer, WRITTEN) for damage in LONGER["damages"]]
+    jobs += [(damage, longer, WRITTEN, False) for damage in LONGER["damages"]]
     yield from side_by_side(one_damage, jobs)
