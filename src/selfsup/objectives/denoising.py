@@ -19,7 +19,7 @@ from . import IGNORE, OfTokens, Split
 from .sentence_pairs import sentence_ends
 
 KINDS = ("masking", "deletion", "infilling", "permutation", "rotation", "spans", "mass")
-RATES = {"masking": 0.15, "deletion": 0.15, "infilling": 0.3, "spans": 0.15, "mass": 0.5}  # their papers' shares
+RATES = {"masking": 0.15, "deletion": 0.15, "infilling": 0.3, "spans": 0.15, "mass": 0.5}  # the usual shares
 
 
 def packed(tokens: Tensor, keep: Tensor, pad: int) -> Tensor:
@@ -151,7 +151,7 @@ class Denoising(OfTokens):
 
     kinds: what is done to a text, each a name of KINDS or several joined by "+", done one after another; with more
     than one, each batch draws its own. "spans" (T5) and "mass" stand alone, since of them only what is missing is
-    written; of the others, the whole text. rate: the share that is damaged, by default that of its paper; permutation
+    written; of the others, the whole text. rate: the share that is damaged, by default the usual one; permutation
     and rotation have none and ignore it. Raises ValueError for a kind or a rate that cannot be.
     """
 

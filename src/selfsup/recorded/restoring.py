@@ -22,10 +22,10 @@ from ..objectives.denoising import Denoising
 from ..training import Recipe, evaluate, train
 from .fine_tuning import side_by_side
 
-KINDS = "masking", "deletion", "infilling", "rotation", "permutation", "permutation+infilling", "spans", "mass"
 DAMAGES: dict[str, dict[str, Any]] = {  # the options of `Denoising`
     "copying": {"kinds": "masking", "rate": 1e-12},  # not a word is masked: the text is written as it is read
-    **{kind: {"kinds": kind} for kind in KINDS},
+    **{kind: {"kinds": kind} for kind in ("masking", "deletion", "infilling", "rotation", "permutation",
+                                          "permutation+infilling", "spans", "mass")},
     "masking of half": {"kinds": "masking", "rate": 0.5},  # as much as MASS hides
 }
 RESTORING = Recipe(

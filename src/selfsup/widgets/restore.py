@@ -198,7 +198,7 @@ class Restore(Asked):
     What is asked (set these, observe them, link them):
       text   str, x
       kind   str, one of `kinds`: what is done to the text
-      rate   float between 0 and 1, the share that is damaged; None: that of its paper, one of `rates`
+      rate   float between 0 and 1, the share that is damaged; None: the usual one, of `rates`
       seed   int, of the dice that decide where
       look   str, one of `looks`: the block, and the head after a dot, whose attention is shown; without one, the mean
       shown  int, how many words are written so far on the page
