@@ -193,7 +193,7 @@ function render({ model, el }) {
     slider.disabled = !rates[kind];
     slider.value = 100 * rate();
     const spans = kind === "infilling" || kind === "spans";
-    strength.textContent = !rates[kind] ? "this damage has none" : `${spans ? "spans for " : ""}${percent(rate())} of the words${spans ? ", some of which meet" : ""}${model.get("rate") === null ? "; the usual share" : ""}`;
+    strength.textContent = !rates[kind] ? "this damage has none" : `${spans ? "spans for " : ""}${percent(rate())} of the words${spans ? " (spans may meet)" : ""}${model.get("rate") === null ? "; the usual share" : ""}`;
     slider.setAttribute("aria-valuetext", strength.textContent);
     head.value = model.get("look");
   }
