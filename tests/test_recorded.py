@@ -56,7 +56,7 @@ def test_record_has_three_seeds_of_each(name):
             continue
         kept = {k: v for k, v in run.items() if k in CONDITION}
         long = name == "scaling" and run["width"] * run["steps"] > next_words.REPEATED
-        long |= name == "damages" and run["steps"] > restoring.RESTORING.steps
+        long |= name == "damages" and run["steps"] == restoring.LONGER["times"] * restoring.RESTORING.steps
         conditions.setdefault((json.dumps(kept), long), set()).add(run["seed"])
     for (_, long), seeds in conditions.items():
         assert seeds == ({0} if long else ONE_SEED.get(name, set(runs.SEEDS)))

@@ -14,6 +14,7 @@ from selfsup.objectives import IGNORE
 from selfsup.objectives.denoising import Denoising
 from selfsup.recorded import restoring
 from selfsup.recorded.restoring import RESTORING, answers_written, corpus_of, read, written_answers
+from selfsup.training import Batches
 
 SMALL = {**RESTORING.model, "layers": 1, "width": 16, "heads": 2, "feed_forward": 16}
 FEW = replace(RESTORING, corpus_options={"n": 200, "sentinels": 16}, model=SMALL, steps=2, batch_size=8,
@@ -26,6 +27,7 @@ def few(monkeypatch):
     small = {"READ": {"tags": 8, "questions": 8}, "WRITTEN": (8, 9), "ASKED": 12,
              "LONGER": {"times": 2, "damages": ("spans",)}, "FINE_TUNED": {"read": 2, "written": 2},
              "DAMAGES": {name: restoring.DAMAGES[name] for name in ("copying", "masking", "spans")},
+             "T5": {name: restoring.T5[name] for name in ("prefix", "spans of 50%")},
              "side_by_side": map}
     for name, value in small.items():
         monkeypatch.setattr(restoring, name, value)
@@ -185,9 +187,27 @@ def test_asking_leaves_the_model_as_it_is(few):
 def test_the_record_can_be_made_again(few):
     runs = list(restoring.damages(FEW))
     assert [(run["damage"], run["seed"], run["steps"], [*run["written"]]) for run in runs] == [
-        *((damage, seed, 2 if damage else 0, labels) for seed in range(3)
-          for damage, labels in (("copying", [8, 9]), ("masking", [8]), ("spans", [8, 9]), (None, [8, 9]))),
+        *((damage, seed, steps, labels) for seed in range(3)
+          for damage, steps, labels in (("copying", 2, [8, 9]), ("masking", 2, [8]), ("spans", 2, [8, 9]),
+                                        (None, 0, [8, 9]), ("prefix", 4, [8, 9]), ("spans of 50%", 3, [8, 9]))),
         ("spans", 0, 4, [8, 9])]
     assert [run["damage"] for run in runs if "kept" in run] == ["spans"] * 3
     assert all(("loss" in run) == (run["damage"] is not None) for run in runs)
     assert runs[0]["targets"] > runs[2]["targets"]  # spans write only what is missing
+    assert all(run["work"] == restoring.work(run["damage"], FEW) for run in runs[:3])
+
+
+def test_work_is_what_the_weights_multiply():
+    """By hand: a token that is read meets the encoder and the keys and values of each decoder block's look at it; one
+    that is written meets the rest of the decoder; one that is asked for meets the table of words."""
+    corpus, width, hidden = corpus_of(**FEW.corpus_options), SMALL["width"], SMALL["feed_forward"]
+    read = written = 0
+    for text in range(20):
+        ids, _ = Batches(corpus.train, corpus.tokenizer, 1, seed=0)[text]
+        read, written = read + ids.shape[1], written + ids.shape[1] - 1
+    a_read = 4 * width**2 + 2 * width * hidden + 2 * width**2
+    a_written = 4 * width**2 + 2 * width**2 + 2 * width * hidden + width * len(corpus.tokenizer)
+    by_hand = (read * a_read + written * a_written) / 20
+    assert restoring.work("masking", FEW, texts=20) == pytest.approx(by_hand, rel=1e-9)
+    assert restoring.work("shuffling", FEW, texts=20) == pytest.approx(by_hand, rel=1e-9)
+    assert restoring.work("drop", FEW, texts=20) < 0.7 * by_hand

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 
 import pytest
 import torch
@@ -12,9 +13,12 @@ from selfsup.corpora import load_corpus
 from selfsup.models import EncoderDecoder, TransformerConfig
 from selfsup.objectives import IGNORE, load_objective
 from selfsup.objectives.denoising import (
+    ALONE,
     KINDS,
     RATES,
+    RIVALS,
     Marks,
+    cut,
     delete,
     fragment,
     infill,
@@ -69,8 +73,27 @@ def test_masking(batch, rate):
 def test_deletion(batch, rate):
     ids, text, seed = batch
     dice = torch.rand(ids.shape, generator=seeded(seed)).tolist()
-    slow = [[token for token, die in zip(*both) if token >= STOP and die >= rate] for both in zip(ids.tolist(), dice)]
-    assert rows(delete(ids, text, rate, PAD, seeded(seed))) == slow
+    left, gone = ([[token for token, die in zip(*both) if token >= STOP and (die < rate) is taken_out]
+                   for both in zip(ids.tolist(), dice)] for taken_out in (False, True))
+    assert [rows(part) for part in delete(ids, text, rate, PAD, seeded(seed))] == [left, gone]
+
+
+@given(batches())
+def test_a_cut_text(batch):
+    """Both parts, one after the other, are the text; the first has the number of tokens that the die says."""
+    ids, text, seed = batch
+    read, written = (rows(part) for part in cut(ids, text, PAD, seeded(seed)))
+    assert [first + second for first, second in zip(read, written)] == rows(ids)
+    dice = torch.rand(len(ids), 1, generator=seeded(seed))[:, 0].tolist()
+    assert [len(first) for first in read] == [1 + int(die * (len(row) - 1)) for die, row in zip(dice, rows(ids))]
+
+
+def test_a_text_is_cut_anywhere():
+    """At each place between two tokens equally often: 4,000 texts of 5 tokens, 4 places, 5 standard deviations."""
+    ids = torch.tensor([[CLS, 5, 6, 7, 8, 9, SEP]] * 4000)
+    read, _ = cut(ids, ids > MASK, PAD, seeded(0))
+    counts = torch.bincount((read > MASK).sum(1), minlength=6).tolist()
+    assert counts[0] == counts[5] == 0 and all(abs(count - 1000) < 5 * math.sqrt(750) for count in counts[1:5])
 
 
 def slow_spans(ids, rate, mean, least, seed):
@@ -195,8 +218,8 @@ VILLAGE = load_corpus("village", n=64, sentinels=16)
 
 
 def test_the_rates_are_those_of_the_papers():
-    """BERT masks 15%, as T5's spans do and deletion here; BART infills 30%, MASS hides half."""
-    assert RATES == {"masking": 0.15, "deletion": 0.15, "infilling": 0.3, "spans": 0.15, "mass": 0.5}
+    """BERT masks 15%, as T5's spans and drop do and deletion here; BART infills 30%, MASS hides half."""
+    assert RATES == {"masking": 0.15, "deletion": 0.15, "infilling": 0.3, "spans": 0.15, "mass": 0.5, "drop": 0.15}
 
 
 def test_the_marks_of_a_vocabulary():
@@ -209,7 +232,7 @@ def test_the_marks_of_a_vocabulary():
     assert Marks.of(word_level([".", "a"])).quote is None
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "permutation+infilling"])
+@pytest.mark.parametrize("kind", [*KINDS, *RIVALS, "permutation+infilling"])
 def test_the_objective_can_be_learned_from(kind):
     """Shapes fit the model, the decoder reads what is written up to each target, and equal seeds give equal splits."""
     objective = load_objective("denoising", VILLAGE.tokenizer, kinds=kind)
@@ -226,7 +249,7 @@ def test_the_objective_can_be_learned_from(kind):
     read, targets = split.inputs["decoder_input_ids"], split.targets
     known = targets[:, :-1] != IGNORE
     assert torch.equal(read[:, 1:][known], targets[:, :-1][known]), "the decoder does not read what it should have said"
-    if kind not in ("spans", "mass"):
+    if kind not in ALONE:
         assert torch.equal(torch.where(targets == IGNORE, PAD, targets), ids[:, 1:])
     changed = split.inputs["input_ids"]
     assert torch.equal(split.inputs["attention_mask"], (changed != PAD).long()), "the encoder reads padding"
@@ -258,6 +281,32 @@ def test_joined_kinds_are_done_one_after_another():
     assert torch.equal(objective.split(ids, mask, seeded(2)).inputs["input_ids"], damaged)
 
 
+def test_the_rivals_of_spans():
+    """Tokens in any order, the text written; a text gone on with; and what was taken out, written without the rest."""
+    ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 16, seed=0)[0]
+    objectives = {kind: load_objective("denoising", VILLAGE.tokenizer, kinds=kind) for kind in RIVALS}
+    splits = {kind: objective.split(ids, mask, seeded(3)) for kind, objective in objectives.items()}
+    read = {kind: rows(split.inputs["input_ids"]) for kind, split in splits.items()}
+    said = {kind: [row[row != IGNORE].tolist() for row in split.targets] for kind, split in splits.items()}
+    assert [sorted(row) for row in read["shuffling"]] == [sorted(row) for row in rows(ids)] != read["shuffling"]
+    assert said["shuffling"] == [[*row, SEP] for row in rows(ids)]
+    assert [[*first, *rest] for first, rest in zip(read["prefix"], said["prefix"])] == said["shuffling"]
+    for left, gone, row in zip(read["drop"], said["drop"], rows(ids)):
+        assert sorted([*left, *gone]) == sorted([*row, SEP]) and gone[-1] == SEP
+    share = sum(len(row) - 1 for row in said["drop"]) / sum(map(len, rows(ids)))
+    assert 0.08 < share < 0.25
+
+
+def test_shuffled_tokens_come_in_any_order():
+    """Each of the 6 orders of 3 tokens, also where they end sentences: 6,000 texts, 5 standard deviations."""
+    objective = load_objective("denoising", VILLAGE.tokenizer, kinds="shuffling")
+    stop = objective.marks.full_stops[0]
+    row = [CLS, *[token for token in range(stop, stop + 4) if token not in objective.marks.full_stops][:2], stop, SEP]
+    damaged = rows(objective.damage("shuffling", torch.tensor([row] * 6000), seeded(0)))
+    counts = Counter(map(tuple, damaged))
+    assert len(counts) == 6 and all(abs(count - 1000) < 5 * math.sqrt(6000 * 5 / 36) for count in counts.values())
+
+
 def test_several_kinds_take_turns():
     objective = load_objective("denoising", VILLAGE.tokenizer, kinds=["masking", "rotation"])
     ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 8, seed=0)[0]
@@ -268,11 +317,12 @@ def test_several_kinds_take_turns():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"kinds": "shuffling"}, "no damage called 'shuffling': choose from masking"),
+        ({"kinds": "scrambling"}, "no damage called 'scrambling': choose from masking"),
         ({"kinds": []}, "at least one kind"),
         ({"kinds": "masking", "rate": 1.0}, "a rate between 0 and 1"),
         ({"kinds": "masking", "rate": "0.3"}, "rate '0.3': give at least one kind, and a rate between 0 and 1"),
         ({"kinds": "masking+spans"}, "joins what stands alone"),
+        ({"kinds": "drop+rotation"}, "'drop+rotation' joins what stands alone: drop, mass, prefix, spans"),
         ({"amount": 2}, "cannot take the options"),
     ],
 )
@@ -320,7 +370,7 @@ def test_on_stories(seed):
         assert sorted(parts[0]) == sorted(parts[1]), "a sentence was cut or joined to another"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *RIVALS])
 def test_an_unknown_word_is_a_word(kind):
     """[UNK] moves, goes and stays as any other word would in its place."""
     tokenizer = with_sentinels(word_level([".", *"abcdefghijk"]), 16)

@@ -305,9 +305,10 @@ def test_models_that_restore_nothing():
 @pytest.mark.parametrize(
     ("kinds", "sentence"),
     [
-        (["shuffling"], "there is no damage called 'shuffling'"),
+        (["scrambling"], "there is no damage called 'scrambling'"),
         (["masking", "spans"], "spans need sentinels"),
-        (["masking", "permutation+deletion"], "'permutation[+]deletion' joins damages, and Restore shows one at"),
+        (["masking", "permutation+deletion"], "Restore does not show 'permutation[+]deletion': give one or more"),
+        (["drop"], "Restore does not show 'drop'"),
     ],
 )
 def test_kinds_that_cannot_be(kinds, sentence):

@@ -19,7 +19,9 @@ from . import IGNORE, OfTokens, Split
 from .sentence_pairs import sentence_ends
 
 KINDS = ("masking", "deletion", "infilling", "permutation", "rotation", "spans", "mass")
-RATES = {"masking": 0.15, "deletion": 0.15, "infilling": 0.3, "spans": 0.15, "mass": 0.5}  # the usual shares
+RIVALS = ("prefix", "shuffling", "drop")  # with which T5's authors compared their spans
+ALONE = {"spans", "mass", "prefix", "drop"}  # of these only what is missing is written, of others the whole text
+RATES = {"masking": 0.15, "deletion": 0.15, "infilling": 0.3, "spans": 0.15, "mass": 0.5, "drop": 0.15}  # as is usual
 
 
 def packed(tokens: Tensor, keep: Tensor, pad: int) -> Tensor:
@@ -63,10 +65,22 @@ def mask_some(ids: Tensor, text: Tensor, rate: float, mask_id: int, generator: G
     return ids.masked_fill(chosen, mask_id)
 
 
-def delete(ids: Tensor, text: Tensor, rate: float, pad: int, generator: Generator | None) -> Tensor:
-    """Each token of the text is taken out with probability `rate`, and nothing says where."""
-    gone = text & (torch.rand(ids.shape, generator=generator, device=ids.device) < rate)
-    return packed(ids, ~gone & (ids != pad), pad)
+def delete(ids: Tensor, text: Tensor, rate: float, pad: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
+    """Each token of the text is taken out with probability `rate`, and nothing says where; also what was taken out."""
+    return apart(ids, text, torch.rand(ids.shape, generator=generator, device=ids.device) < rate, pad)
+
+
+def apart(ids: Tensor, text: Tensor, gone: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """Each text without the tokens that are `gone` (batch, time) bool, and these alone; both [CLS] … [SEP]."""
+    kept = ids != pad
+    return packed(ids, ~(text & gone) & kept, pad), packed(ids, (~text | gone) & kept, pad)
+
+
+def cut(ids: Tensor, text: Tensor, pad: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
+    """Each text cut in two at a random place, not before its first token (Raffel et al. 2020, 3.2.1: prefix LM)."""
+    length, column = text.sum(1, keepdim=True), torch.arange(ids.shape[1], device=ids.device)
+    place = torch.rand(len(ids), 1, generator=generator, device=ids.device)
+    return apart(ids, text, column > 1 + (place * (length - 1)).long(), pad)
 
 
 def infill(ids: Tensor, text: Tensor, rate: float, mask_id: int, pad: int, generator: Generator | None,
@@ -149,10 +163,10 @@ class Marks:
 class Denoising(OfTokens):
     """The objective of BART, T5 and MASS: an encoder reads the damaged text, a decoder writes.
 
-    kinds: what is done to a text, each a name of KINDS or several joined by "+", done one after another; with more
-    than one, each batch draws its own. "spans" (T5) and "mass" stand alone, since of them only what is missing is
-    written; of the others, the whole text. rate: the share that is damaged, by default the usual one; permutation
-    and rotation have none and ignore it. Raises ValueError for a kind or a rate that cannot be.
+    kinds: what is done to a text, each a name of KINDS or RIVALS or several joined by "+", done one after another; with
+    more than one, each batch draws its own. Those of ALONE cannot be joined, since of them only what is missing is
+    written; of the others, the whole text. rate: the share that is damaged, by default the usual one; permutation,
+    rotation, shuffling and prefix have none and ignore it. Raises ValueError for a kind or a rate that cannot be.
     """
 
     def __init__(self, tokenizer: Any, kinds: str | Sequence[str] = "infilling", rate: float | None = None):
@@ -160,10 +174,10 @@ class Denoising(OfTokens):
         self.kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
         self.rate, self.floor = rate, None
         names = [name for kind in self.kinds for name in kind.split("+")]
-        if strange := [name for name in names if name not in KINDS]:
-            raise ValueError(f"there is no damage called {strange[0]!r}: choose from {', '.join(KINDS)}")
-        if alone := [kind for kind in self.kinds if "+" in kind and {"spans", "mass"} & set(kind.split("+"))]:
-            raise ValueError(f"{alone[0]!r} joins what stands alone: of spans and mass only what is missing is written")
+        if strange := [name for name in names if name not in KINDS + RIVALS]:
+            raise ValueError(f"there is no damage called {strange[0]!r}: choose from {', '.join(KINDS + RIVALS)}")
+        if alone := [kind for kind in self.kinds if "+" in kind and ALONE & set(kind.split("+"))]:
+            raise ValueError(f"{alone[0]!r} joins what stands alone: {', '.join(sorted(ALONE))} write only a part")
         if not names or (rate is not None and not (isinstance(rate, Real) and 0 < rate < 1)):
             raise ValueError(f"kinds is {kinds!r}, rate {rate!r}: give at least one kind, and a rate between 0 and 1")
         if "spans" in names and len(self.marks.sentinels) < 2:
@@ -175,9 +189,11 @@ class Denoising(OfTokens):
         if name == "masking":
             return mask_some(ids, text, rate, self.marks.mask, generator)
         if name == "deletion":
-            return delete(ids, text, rate, self.marks.pad, generator)
+            return delete(ids, text, rate, self.marks.pad, generator)[0]
         if name == "infilling":
             return infill(ids, text, rate, self.marks.mask, self.marks.pad, generator)
+        if name == "shuffling":
+            return permute(ids, text, text, generator)  # as if each token were a sentence
         if name == "permutation":
             stops = torch.tensor(self.marks.full_stops, device=ids.device)
             return permute(ids, text, sentence_ends(ids, stops, self.marks.quote), generator)
@@ -191,14 +207,18 @@ class Denoising(OfTokens):
         """Damage a batch. ids, attention_mask: (batch, time) long, [CLS] text [SEP] and padding."""
         drawn = torch.randint(len(self.kinds), (), generator=generator, device=ids.device)
         kind, pad, damaged, written = self.kinds[int(drawn)], self.marks.pad, ids, ids
+        text, rate = self.text(ids), self.rate or RATES.get(kind)
         if kind == "spans":
-            rate = self.rate or RATES[kind]
-            damaged, written = span_corruption(ids, self.text(ids), rate, self.marks.sentinels, pad, generator)
+            damaged, written = span_corruption(ids, text, rate, self.marks.sentinels, pad, generator)
+        elif kind == "prefix":
+            damaged, written = cut(ids, text, pad, generator)
+        elif kind == "drop":
+            damaged, written = delete(ids, text, rate, pad, generator)
         elif kind == "mass":
-            asked = fragment(self.text(ids), self.rate or RATES[kind], generator)
+            asked = fragment(text, rate, generator)
             damaged = ids.masked_fill(asked, self.marks.mask)
             targets = ids.masked_fill(~asked, IGNORE)[:, 1:]
-            written = ids.masked_fill(self.text(ids) & ~asked, self.marks.mask)  # the decoder sees what it must not ask
+            written = ids.masked_fill(text & ~asked, self.marks.mask)  # the decoder sees what it must not ask
         else:
             for name in kind.split("+"):
                 damaged = self.damage(name, damaged, generator)

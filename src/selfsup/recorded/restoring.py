@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..corpora import Corpus, load_corpus, tinyworld
 from ..corpora.tinyworld.tasks import TASKS, classes_of
@@ -19,7 +20,7 @@ from ..models.encoder_decoder import EncoderDecoder
 from ..models.shapes import TransformerConfig
 from ..objectives import IGNORE
 from ..objectives.denoising import Denoising
-from ..training import Recipe, evaluate, train
+from ..training import Batches, Recipe, evaluate, train
 from .fine_tuning import side_by_side
 
 DAMAGES: dict[str, dict[str, Any]] = {  # the options of `Denoising`
@@ -27,6 +28,10 @@ DAMAGES: dict[str, dict[str, Any]] = {  # the options of `Denoising`
     **{kind: {"kinds": kind} for kind in ("masking", "deletion", "infilling", "rotation", "permutation",
                                           "permutation+infilling", "spans", "mass")},
     "masking of half": {"kinds": "masking", "rate": 0.5},  # as much as MASS hides
+}
+T5 = {  # and those of T5's tables, each with as much work as masking takes
+    **{kind: {"kinds": kind} for kind in ("prefix", "shuffling", "drop")},
+    **{f"spans of {rate:.0%}": {"kinds": "spans", "rate": rate} for rate in (0.1, 0.15, 0.25, 0.5)},
 }
 RESTORING = Recipe(
     objective="denoising",
@@ -43,7 +48,7 @@ RESTORING = Recipe(
 )
 READ = {"tags": 64, "questions": 256}  # what the encoder alone is fine-tuned for, and from how many labels
 WRITTEN = 256, 2048  # questions whose answers encoder and decoder learn to write; the second of these and of LONGER
-WRITTEN_FROM_MANY = "copying", "spans", "mass", None
+WRITTEN_FROM_MANY = "copying", "spans", "mass", *T5, None
 RENEWED = {"encoder": ("decoder",), "decoder": ("encoder",), "tokens": ("encoder", "decoder")}  # by what is kept
 PARTS = "spans", "mass"  # what is written is a part of the text: of these, halves are renewed
 LONGER = {"times": 4, "damages": ("masking", "permutation", "spans")}  # times the steps of the recipe; one seed
@@ -129,11 +134,11 @@ def one_damage(job: tuple[str | None, Recipe, Sequence[int], bool]) -> dict[str,
     model = EncoderDecoder(TransformerConfig(len(corpus.tokenizer), **recipe.model))
     found = {"damage": damage, "steps": recipe.steps if damage else 0, "seed": recipe.seed}
     if damage is not None:
-        objective = Denoising(corpus.tokenizer, **DAMAGES[damage])
+        objective = Denoising(corpus.tokenizer, **(DAMAGES | T5)[damage])
         train(model, objective, corpus, recipe, progress=False, device="cpu")
         asked = corpus.held_out.select(range(recipe.evaluation_texts))
         own = evaluate(model.eval(), objective, asked, corpus.tokenizer)
-        found |= {"loss": own.loss, "accuracy": own.accuracy, "targets": own.targets}
+        found |= {"loss": own.loss, "accuracy": own.accuracy, "targets": own.targets, "work": work(damage, recipe)}
     written = {n: answers_written(model, recipe.seed, corpus.tokenizer, n) for n in labels}
     if halves:
         found["kept"] = {
@@ -143,11 +148,29 @@ def one_damage(job: tuple[str | None, Recipe, Sequence[int], bool]) -> dict[str,
     return found | {"read": read(model, recipe.seed), "written": written}
 
 
+def work(damage: str, recipe: Recipe, texts: int = 500) -> float:
+    """Multiplications with weights that one text takes to be read and written, on average; padding takes none here."""
+    corpus = corpus_of(**recipe.corpus_options)
+    model = EncoderDecoder(TransformerConfig(len(corpus.tokenizer), **recipe.model))
+    objective, generator = Denoising(corpus.tokenizer, **(DAMAGES | T5)[damage]), torch.Generator().manual_seed(0)
+    one_by_one = Batches(corpus.train, corpus.tokenizer, 1, seed=0)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        for text in range(texts):
+            objective.losses(model, objective.split(*one_by_one[text], generator))
+    return counter.get_total_flops() / 2 / texts
+
+
 def damages(recipe: Recipe) -> Iterator[dict]:
-    """Each damage, copying and random weights, three seeds: the same model, steps and texts. Then some for longer."""
+    """Each damage, copying and random weights: the same model, steps and texts. Then T5's, and some for longer.
+
+    Three seeds of each, but one of those for longer. Those of T5 are trained for as many steps as are as much work.
+    """
     corpus_of(**recipe.corpus_options)  # before the processes part, so that they share it
-    jobs = [(damage, dataclasses.replace(recipe, seed=seed), WRITTEN if damage in WRITTEN_FROM_MANY else WRITTEN[:1],
-             damage in PARTS) for seed in range(3) for damage in (*DAMAGES, None)]
+    steps = {damage: recipe.steps for damage in (*DAMAGES, None)}
+    steps |= {damage: round(recipe.steps * work("masking", recipe) / work(damage, recipe)) for damage in T5}
+    jobs = [(damage, dataclasses.replace(recipe, seed=seed, steps=n, evaluate_every=n),
+             WRITTEN if damage in WRITTEN_FROM_MANY else WRITTEN[:1], damage in PARTS)
+            for seed in range(3) for damage, n in steps.items()]
     longer = dataclasses.replace(recipe, steps=LONGER["times"] * recipe.steps)
     jobs += [(damage, longer, WRITTEN, False) for damage in LONGER["damages"]]
     yield from side_by_side(one_damage, jobs)

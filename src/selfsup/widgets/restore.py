@@ -261,9 +261,9 @@ class Restore(Asked):
                              f"{EXTRA + 4}: give a model with more")
         kinds = traits.get("kinds") or _trained_on(folder, tokenizer)
         if not kinds:
-            raise ValueError(f"{name!r} learned joined damages only, and Restore shows one at a time: give kinds")
-        if joined := [kind for kind in Denoising(tokenizer, kinds).kinds if "+" in kind]:
-            raise ValueError(f"{joined[0]!r} joins damages, and Restore shows one at a time: give each by itself")
+            raise ValueError(f"{name!r} learned no damage that Restore shows: give kinds, of {', '.join(KINDS)}")
+        if strange := [kind for kind in Denoising(tokenizer, kinds).kinds if kind not in KINDS]:
+            raise ValueError(f"Restore does not show {strange[0]!r}: give one or more of {', '.join(KINDS)}")
         heads = ["", *(f".{head + 1}" for head in range(config.heads))]
         looks = [f"{layer + 1}{head}" for layer in range(config.layers) for head in heads]
         given = {"kinds": kinds, "rates": RATES, "looks": looks, "look": str(config.layers), "model_name": name,
