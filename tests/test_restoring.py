@@ -188,13 +188,31 @@ def test_the_record_can_be_made_again(few):
     runs = list(restoring.damages(FEW))
     assert [(run["damage"], run["seed"], run["steps"], [*run["written"]]) for run in runs] == [
         *((damage, seed, steps, labels) for seed in range(3)
-          for damage, steps, labels in (("copying", 2, [8, 9]), ("masking", 2, [8]), ("spans", 2, [8, 9]),
+          for damage, steps, labels in (("copying", 2, [8, 9]), ("masking", 2, [8, 9]), ("spans", 2, [8, 9]),
                                         (None, 0, [8, 9]), ("prefix", 4, [8, 9]), ("spans of 50%", 3, [8, 9]))),
         ("spans", 0, 4, [8, 9])]
     assert [run["damage"] for run in runs if "kept" in run] == ["spans"] * 3
     assert all(("loss" in run) == (run["damage"] is not None) for run in runs)
     assert runs[0]["targets"] > runs[2]["targets"]  # spans write only what is missing
+    assert {run["damage"] for run in runs if "alike" in run} == {"masking", "prefix", "spans of 50%"}
     assert all(run["work"] == restoring.work(run["damage"], FEW) for run in runs[:3])
+
+
+def test_how_alike_the_vectors_of_names_are():
+    """Of two names and of two words: 1 where all vectors point one way, 0 where each points along its own axis."""
+    tokenizer, world = corpus_of(**FEW.corpus_options).tokenizer, tinyworld.load("world")
+    model = EncoderDecoder(TransformerConfig(len(tokenizer), **SMALL | {"width": len(tokenizer), "heads": 1}))
+    table, own_axis = model.encoder.embeddings.token.weight, torch.eye(len(tokenizer))
+    table.data.copy_(own_axis)
+    assert restoring.alike(model, tokenizer) == {"names": 0.0, "words": 0.0}
+    table.data.copy_(3 * torch.ones_like(own_axis))
+    assert restoring.alike(model, tokenizer) == pytest.approx({"names": 1, "words": 1}, abs=1e-5)
+    table.data.copy_(own_axis)
+    names = [i for i, word in enumerate(world.words, 5) if word in ("julia", "tom", "anna", "greece")]
+    assert tokenizer.convert_ids_to_tokens(names[0]) == world.words[names[0] - 5]
+    table.data[names] = own_axis[0]
+    found = restoring.alike(model, tokenizer)
+    assert found["words"] < 0.001 < found["names"] < 0.01
 
 
 def test_work_is_what_the_weights_multiply():

@@ -29,7 +29,7 @@ DAMAGES: dict[str, dict[str, Any]] = {  # the options of `Denoising`
                                           "permutation+infilling", "spans", "mass")},
     "masking of half": {"kinds": "masking", "rate": 0.5},  # as much as MASS hides
 }
-T5 = {  # and those of T5's tables, each with as much work as masking takes
+T5 = {  # and those of T5's tables, each with as much work as masking takes, with which they are compared
     **{kind: {"kinds": kind} for kind in ("prefix", "shuffling", "drop")},
     **{f"spans of {rate:.0%}": {"kinds": "spans", "rate": rate} for rate in (0.1, 0.15, 0.25, 0.5)},
 }
@@ -48,7 +48,7 @@ RESTORING = Recipe(
 )
 READ = {"tags": 64, "questions": 256}  # what the encoder alone is fine-tuned for, and from how many labels
 WRITTEN = 256, 2048  # questions whose answers encoder and decoder learn to write; the second of these and of LONGER
-WRITTEN_FROM_MANY = "copying", "spans", "mass", *T5, None
+WRITTEN_FROM_MANY = "copying", "masking", "spans", "mass", *T5, None
 RENEWED = {"encoder": ("decoder",), "decoder": ("encoder",), "tokens": ("encoder", "decoder")}  # by what is kept
 PARTS = "spans", "mass"  # what is written is a part of the text: of these, halves are renewed
 LONGER = {"times": 4, "damages": ("masking", "permutation", "spans")}  # times the steps of the recipe; one seed
@@ -121,6 +121,18 @@ def renewed(model: EncoderDecoder, halves: Sequence[str], seed: int) -> EncoderD
     return mixed
 
 
+def alike(model: EncoderDecoder, tokenizer: Any) -> dict[str, float]:
+    """The mean cosine between the vectors of two different names, and of any two words, of the world's documents."""
+    documents = tinyworld.load("world").documents(400, seed=TEST_SEED)
+    said = {(word, tag) for document in documents for word, tag in zip(document.tokens, document.pos)}
+    words = sorted({word for word, _ in said})
+    is_name = torch.tensor([(word, "NAME") in said for word in words])
+    vectors = model.encoder.embeddings.token.weight[tokenizer.convert_tokens_to_ids(words)].detach()
+    cosines = torch.nn.functional.normalize(vectors, dim=1) @ torch.nn.functional.normalize(vectors, dim=1).T
+    two = ~torch.eye(len(words), dtype=torch.bool)
+    return {"names": cosines[two & is_name & is_name[:, None]].mean().item(), "words": cosines[two].mean().item()}
+
+
 def one_damage(job: tuple[str | None, Recipe, Sequence[int], bool]) -> dict[str, Any]:
     """A model that mends one damage (None: one that has learned nothing), and what it is good for.
 
@@ -139,6 +151,8 @@ def one_damage(job: tuple[str | None, Recipe, Sequence[int], bool]) -> dict[str,
         asked = corpus.held_out.select(range(recipe.evaluation_texts))
         own = evaluate(model.eval(), objective, asked, corpus.tokenizer)
         found |= {"loss": own.loss, "accuracy": own.accuracy, "targets": own.targets, "work": work(damage, recipe)}
+    if damage in T5 or damage == "masking":
+        found["alike"] = alike(model, corpus.tokenizer)
     written = {n: answers_written(model, recipe.seed, corpus.tokenizer, n) for n in labels}
     if halves:
         found["kept"] = {
