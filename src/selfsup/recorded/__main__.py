@@ -13,7 +13,7 @@ adapters   the shipped adapters of the four tasks: writes their files too
 real-rates three tasks of real text, NLTK's data: three learning rates, of which the best is used below
 embryology chapter 5: probes, fine-tuning, and covered words, at every snapshot of three training runs
 frequencies chapter 5: when words are learned whose frequencies are natural, equal and exchanged; three seeds each
-damages    chapter 6: what models are good for that undid one damage, or none, and their halves; three seeds each
+damages    chapter 6: what models are good for that undid one damage, or none; T5's, with equal work; three seeds each
 predecessors chapter 7: n-grams, a recurrent network with three seeds, and the exact rules
 scaling    chapter 7: eight sizes of Transformer, and one after 125 to 4,000 steps; more than an hour of one core
 real       the three tasks from a random start and from a pre-trained one, and without a network; three seeds each

@@ -27,6 +27,7 @@ WORDS = Recipe(
            "norm_eps": 1e-5, "init_std": 0.08},
     steps=2000,
     batch_size=64,
+    average="token",
     warmup=0.02,
     weight_decay=0.1,
     evaluate_every=500,
@@ -37,7 +38,7 @@ LONGEST_PAST = 6  # tokens of an n-gram
 SIZES = (1, 16), (1, 32), (2, 32), (2, 48), (2, 64), (3, 64), (3, 96), (3, 128)  # layers, width
 STEPS = 125, 250, 500, 1000, 2000, 4000  # of the model of STEPPED
 STEPPED = 3, 64
-REPEATED = 64 * 2000  # width times steps
+REPEATED = 96 * 2000  # width times steps
 BY_SCHEME = {"Transformer": LanguageModel, "recurrent": RecurrentLanguageModel}
 
 

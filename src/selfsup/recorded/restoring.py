@@ -151,7 +151,7 @@ def one_damage(job: tuple[str | None, Recipe, Sequence[int], bool]) -> dict[str,
         asked = corpus.held_out.select(range(recipe.evaluation_texts))
         own = evaluate(model.eval(), objective, asked, corpus.tokenizer)
         found |= {"loss": own.loss, "accuracy": own.accuracy, "targets": own.targets, "work": work(damage, recipe)}
-    if damage in T5 or damage == "masking":
+    if damage in (*T5, "masking", "permutation"):
         found["alike"] = alike(model, corpus.tokenizer)
     written = {n: answers_written(model, recipe.seed, corpus.tokenizer, n) for n in labels}
     if halves:
