@@ -104,7 +104,8 @@ def test_what_was_trained_is_what_is_fine_tuned(few, monkeypatch):
 
     monkeypatch.setattr(restoring, "train", trained)
     monkeypatch.setattr(restoring, "fine_tune", begins)
-    restoring.one_damage(("masking", FEW, (8, 9), False))
+    found = restoring.one_damage(("masking", FEW, (8, 9), False))
+    assert found["cosines"] == pytest.approx({"names": 1, "words": 1}, abs=1e-5), "measured before the training"
     assert begun == [(name, {0.25}) for name in ("EncoderDecoder", "EncoderDecoder", "Tagger", "AnswerFinder")]
 
 
@@ -194,8 +195,10 @@ def test_the_record_can_be_made_again(few):
     assert [run["damage"] for run in runs if "kept" in run] == ["spans"] * 3
     assert all(("loss" in run) == (run["damage"] is not None) for run in runs)
     assert runs[0]["targets"] > runs[2]["targets"]  # spans write only what is missing
-    assert {run["damage"] for run in runs if "alike" in run} == {"masking", "prefix", "spans of 50%"}
-    assert all(run["work"] == restoring.work(run["damage"], FEW) for run in runs[:3])
+    assert {run["damage"] for run in runs if "cosines" in run} == {"masking", "prefix", "spans of 50%"}
+    assert runs[5]["targets"] > runs[2]["targets"]  # of half of a text more than of 15%
+    assert runs[5]["multiplications"] == restoring.multiplications("spans of 50%", FEW)
+    assert all(("multiplications" in run) == (run["damage"] is not None) for run in runs)
 
 
 def test_how_alike_the_vectors_of_names_are():
@@ -204,14 +207,14 @@ def test_how_alike_the_vectors_of_names_are():
     model = EncoderDecoder(TransformerConfig(len(tokenizer), **SMALL | {"width": len(tokenizer), "heads": 1}))
     table, own_axis = model.encoder.embeddings.token.weight, torch.eye(len(tokenizer))
     table.data.copy_(own_axis)
-    assert restoring.alike(model, tokenizer) == {"names": 0.0, "words": 0.0}
+    assert restoring.mean_cosines(model, tokenizer) == {"names": 0.0, "words": 0.0}
     table.data.copy_(3 * torch.ones_like(own_axis))
-    assert restoring.alike(model, tokenizer) == pytest.approx({"names": 1, "words": 1}, abs=1e-5)
+    assert restoring.mean_cosines(model, tokenizer) == pytest.approx({"names": 1, "words": 1}, abs=1e-5)
     table.data.copy_(own_axis)
     names = [i for i, word in enumerate(world.words, 5) if word in ("julia", "tom", "anna", "greece")]
     assert tokenizer.convert_ids_to_tokens(names[0]) == world.words[names[0] - 5]
     table.data[names] = own_axis[0]
-    found = restoring.alike(model, tokenizer)
+    found = restoring.mean_cosines(model, tokenizer)
     assert found["words"] < 0.001 < found["names"] < 0.01
 
 
@@ -226,6 +229,6 @@ def test_work_is_what_the_weights_multiply():
     a_read = 4 * width**2 + 2 * width * hidden + 2 * width**2
     a_written = 4 * width**2 + 2 * width**2 + 2 * width * hidden + width * len(corpus.tokenizer)
     by_hand = (read * a_read + written * a_written) / 20
-    assert restoring.work("masking", FEW, texts=20) == pytest.approx(by_hand, rel=1e-9)
-    assert restoring.work("shuffling", FEW, texts=20) == pytest.approx(by_hand, rel=1e-9)
-    assert restoring.work("drop", FEW, texts=20) < 0.7 * by_hand
+    assert restoring.multiplications("masking", FEW, texts=20) == pytest.approx(by_hand, rel=1e-9)
+    assert restoring.multiplications("shuffling", FEW, texts=20) == pytest.approx(by_hand, rel=1e-9)
+    assert restoring.multiplications("drop", FEW, texts=20) < 0.7 * by_hand

@@ -16,9 +16,9 @@ from selfsup.objectives.denoising import (
     ALONE,
     KINDS,
     RATES,
-    RIVALS,
+    T5_KINDS,
     Marks,
-    cut,
+    cut_in_two,
     delete,
     fragment,
     infill,
@@ -82,16 +82,22 @@ def test_deletion(batch, rate):
 def test_a_cut_text(batch):
     """Both parts, one after the other, are the text; the first has the number of tokens that the die says."""
     ids, text, seed = batch
-    read, written = (rows(part) for part in cut(ids, text, PAD, seeded(seed)))
+    read, written = (rows(part) for part in cut_in_two(ids, text, PAD, seeded(seed)))
     assert [first + second for first, second in zip(read, written)] == rows(ids)
     dice = torch.rand(len(ids), 1, generator=seeded(seed))[:, 0].tolist()
     assert [len(first) for first in read] == [1 + int(die * (len(row) - 1)) for die, row in zip(dice, rows(ids))]
 
 
+def test_no_text_is_wider_than_it_must_be():
+    ids = torch.tensor([[CLS, *range(5, 13), SEP]] * 20 + [[CLS, 5, SEP] + [PAD] * 7])
+    for part in (*delete(ids, ids > MASK, 0.3, PAD, seeded(0)), *cut_in_two(ids, ids > MASK, PAD, seeded(0))):
+        assert (part[:, -1] != PAD).any(), "a column holds nothing but padding"
+
+
 def test_a_text_is_cut_anywhere():
     """At each place between two tokens equally often: 4,000 texts of 5 tokens, 4 places, 5 standard deviations."""
     ids = torch.tensor([[CLS, 5, 6, 7, 8, 9, SEP]] * 4000)
-    read, _ = cut(ids, ids > MASK, PAD, seeded(0))
+    read, _ = cut_in_two(ids, ids > MASK, PAD, seeded(0))
     counts = torch.bincount((read > MASK).sum(1), minlength=6).tolist()
     assert counts[0] == counts[5] == 0 and all(abs(count - 1000) < 5 * math.sqrt(750) for count in counts[1:5])
 
@@ -232,7 +238,7 @@ def test_the_marks_of_a_vocabulary():
     assert Marks.of(word_level([".", "a"])).quote is None
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *RIVALS, "permutation+infilling"])
+@pytest.mark.parametrize("kind", [*KINDS, *T5_KINDS, "permutation+infilling"])
 def test_the_objective_can_be_learned_from(kind):
     """Shapes fit the model, the decoder reads what is written up to each target, and equal seeds give equal splits."""
     objective = load_objective("denoising", VILLAGE.tokenizer, kinds=kind)
@@ -284,11 +290,12 @@ def test_joined_kinds_are_done_one_after_another():
 def test_the_rivals_of_spans():
     """Tokens in any order, the text written; a text gone on with; and what was taken out, written without the rest."""
     ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 16, seed=0)[0]
-    objectives = {kind: load_objective("denoising", VILLAGE.tokenizer, kinds=kind) for kind in RIVALS}
+    objectives = {kind: load_objective("denoising", VILLAGE.tokenizer, kinds=kind) for kind in T5_KINDS}
     splits = {kind: objective.split(ids, mask, seeded(3)) for kind, objective in objectives.items()}
     read = {kind: rows(split.inputs["input_ids"]) for kind, split in splits.items()}
     said = {kind: [row[row != IGNORE].tolist() for row in split.targets] for kind, split in splits.items()}
-    assert [sorted(row) for row in read["shuffling"]] == [sorted(row) for row in rows(ids)] != read["shuffling"]
+    assert [sorted(row) for row in read["shuffling"]] == [sorted(row) for row in rows(ids)]
+    assert read["shuffling"] != rows(ids)
     assert said["shuffling"] == [[*row, SEP] for row in rows(ids)]
     assert [[*first, *rest] for first, rest in zip(read["prefix"], said["prefix"])] == said["shuffling"]
     for left, gone, row in zip(read["drop"], said["drop"], rows(ids)):
@@ -307,6 +314,23 @@ def test_shuffled_tokens_come_in_any_order():
     assert len(counts) == 6 and all(abs(count - 1000) < 5 * math.sqrt(6000 * 5 / 36) for count in counts.values())
 
 
+@pytest.mark.parametrize("kind", RATES)
+def test_a_higher_rate_takes_more_away(kind):
+    ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 16, seed=0)[0]
+    left = []
+    for rate in (0.1, 0.8):
+        objective = load_objective("denoising", VILLAGE.tokenizer, kinds=kind, rate=rate)
+        seen = objective.split(ids, mask, seeded(0)).inputs["input_ids"]
+        left.append(int((objective.text(seen) & (seen != MASK)).sum()))
+    assert left[1] < 0.6 * left[0]
+
+
+def test_what_is_no_damage_of_a_whole_text_is_refused():
+    objective = load_objective("denoising", VILLAGE.tokenizer)
+    with pytest.raises(ValueError, match="'drop' is no damage of a whole text"):
+        objective.damage("drop", Batches(VILLAGE.train, VILLAGE.tokenizer, 16, seed=0)[0][0], seeded(0))
+
+
 def test_several_kinds_take_turns():
     objective = load_objective("denoising", VILLAGE.tokenizer, kinds=["masking", "rotation"])
     ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 8, seed=0)[0]
@@ -317,7 +341,7 @@ def test_several_kinds_take_turns():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"kinds": "scrambling"}, "no damage called 'scrambling': choose from masking"),
+        ({"kinds": "scrambling"}, "no damage called 'scrambling': choose from " + ", ".join(KINDS + T5_KINDS)),
         ({"kinds": []}, "at least one kind"),
         ({"kinds": "masking", "rate": 1.0}, "a rate between 0 and 1"),
         ({"kinds": "masking", "rate": "0.3"}, "rate '0.3': give at least one kind, and a rate between 0 and 1"),
@@ -370,7 +394,7 @@ def test_on_stories(seed):
         assert sorted(parts[0]) == sorted(parts[1]), "a sentence was cut or joined to another"
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *RIVALS])
+@pytest.mark.parametrize("kind", [*KINDS, *T5_KINDS])
 def test_an_unknown_word_is_a_word(kind):
     """[UNK] moves, goes and stays as any other word would in its place."""
     tokenizer = with_sentinels(word_level([".", *"abcdefghijk"]), 16)

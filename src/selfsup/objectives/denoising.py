@@ -19,7 +19,7 @@ from . import IGNORE, OfTokens, Split
 from .sentence_pairs import sentence_ends
 
 KINDS = ("masking", "deletion", "infilling", "permutation", "rotation", "spans", "mass")
-RIVALS = ("prefix", "shuffling", "drop")  # with which T5's authors compared their spans
+T5_KINDS = ("prefix", "shuffling", "drop")  # with which T5's authors compared their spans
 ALONE = {"spans", "mass", "prefix", "drop"}  # of these only what is missing is written, of others the whole text
 RATES = {"masking": 0.15, "deletion": 0.15, "infilling": 0.3, "spans": 0.15, "mass": 0.5, "drop": 0.15}  # as is usual
 
@@ -67,20 +67,23 @@ def mask_some(ids: Tensor, text: Tensor, rate: float, mask_id: int, generator: G
 
 def delete(ids: Tensor, text: Tensor, rate: float, pad: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
     """Each token of the text is taken out with probability `rate`, and nothing says where; also what was taken out."""
-    return apart(ids, text, torch.rand(ids.shape, generator=generator, device=ids.device) < rate, pad)
+    return split_off(ids, text, torch.rand(ids.shape, generator=generator, device=ids.device) < rate, pad)
 
 
-def apart(ids: Tensor, text: Tensor, gone: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+def split_off(ids: Tensor, text: Tensor, gone: Tensor, pad: int) -> tuple[Tensor, Tensor]:
     """Each text without the tokens that are `gone` (batch, time) bool, and these alone; both [CLS] … [SEP]."""
     kept = ids != pad
     return packed(ids, ~(text & gone) & kept, pad), packed(ids, (~text | gone) & kept, pad)
 
 
-def cut(ids: Tensor, text: Tensor, pad: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
-    """Each text cut in two at a random place, not before its first token (Raffel et al. 2020, 3.2.1: prefix LM)."""
+def cut_in_two(ids: Tensor, text: Tensor, pad: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
+    """Each text cut in two between two tokens, at random (Raffel et al. 2020, 3.3.1: prefix language modeling).
+
+    A text of one token is read whole, and nothing but its end is to be written.
+    """
     length, column = text.sum(1, keepdim=True), torch.arange(ids.shape[1], device=ids.device)
     place = torch.rand(len(ids), 1, generator=generator, device=ids.device)
-    return apart(ids, text, column > 1 + (place * (length - 1)).long(), pad)
+    return split_off(ids, text, column > 1 + (place * (length - 1)).long(), pad)
 
 
 def infill(ids: Tensor, text: Tensor, rate: float, mask_id: int, pad: int, generator: Generator | None,
@@ -163,10 +166,11 @@ class Marks:
 class Denoising(OfTokens):
     """The objective of BART, T5 and MASS: an encoder reads the damaged text, a decoder writes.
 
-    kinds: what is done to a text, each a name of KINDS or RIVALS or several joined by "+", done one after another; with
-    more than one, each batch draws its own. Those of ALONE cannot be joined, since of them only what is missing is
-    written; of the others, the whole text. rate: the share that is damaged, by default the usual one; permutation,
-    rotation, shuffling and prefix have none and ignore it. Raises ValueError for a kind or a rate that cannot be.
+    kinds: what is done to a text, each a name of KINDS or T5_KINDS or several joined by "+", done one after another;
+    with more than one, each batch draws its own. Those of ALONE cannot be joined, since of them only what is missing is
+    written (where nothing is, the end alone); of the others, the whole text. rate: the share that is damaged, by
+    default the usual one; permutation, rotation, shuffling and prefix have none and ignore it. Raises ValueError for a
+    kind or a rate that cannot be.
     """
 
     def __init__(self, tokenizer: Any, kinds: str | Sequence[str] = "infilling", rate: float | None = None):
@@ -174,8 +178,8 @@ class Denoising(OfTokens):
         self.kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
         self.rate, self.floor = rate, None
         names = [name for kind in self.kinds for name in kind.split("+")]
-        if strange := [name for name in names if name not in KINDS + RIVALS]:
-            raise ValueError(f"there is no damage called {strange[0]!r}: choose from {', '.join(KINDS + RIVALS)}")
+        if strange := [name for name in names if name not in KINDS + T5_KINDS]:
+            raise ValueError(f"there is no damage called {strange[0]!r}: choose from {', '.join(KINDS + T5_KINDS)}")
         if alone := [kind for kind in self.kinds if "+" in kind and ALONE & set(kind.split("+"))]:
             raise ValueError(f"{alone[0]!r} joins what stands alone: {', '.join(sorted(ALONE))} write only a part")
         if not names or (rate is not None and not (isinstance(rate, Real) and 0 < rate < 1)):
@@ -197,7 +201,9 @@ class Denoising(OfTokens):
         if name == "permutation":
             stops = torch.tensor(self.marks.full_stops, device=ids.device)
             return permute(ids, text, sentence_ends(ids, stops, self.marks.quote), generator)
-        return rotate(ids, text, generator)
+        if name == "rotation":
+            return rotate(ids, text, generator)
+        raise ValueError(f"{name!r} is no damage of a whole text: `split` does it")
 
     def text(self, ids: Tensor) -> Tensor:
         """(batch, time) bool: which tokens may be damaged; [MASK] and [UNK] count as words of the text."""
@@ -211,7 +217,7 @@ class Denoising(OfTokens):
         if kind == "spans":
             damaged, written = span_corruption(ids, text, rate, self.marks.sentinels, pad, generator)
         elif kind == "prefix":
-            damaged, written = cut(ids, text, pad, generator)
+            damaged, written = cut_in_two(ids, text, pad, generator)
         elif kind == "drop":
             damaged, written = delete(ids, text, rate, pad, generator)
         elif kind == "mass":

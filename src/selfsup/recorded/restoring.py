@@ -121,14 +121,15 @@ def renewed(model: EncoderDecoder, halves: Sequence[str], seed: int) -> EncoderD
     return mixed
 
 
-def alike(model: EncoderDecoder, tokenizer: Any) -> dict[str, float]:
+def mean_cosines(model: EncoderDecoder, tokenizer: Any) -> dict[str, float]:
     """The mean cosine between the vectors of two different names, and of any two words, of the world's documents."""
     documents = tinyworld.load("world").documents(400, seed=TEST_SEED)
     said = {(word, tag) for document in documents for word, tag in zip(document.tokens, document.pos)}
     words = sorted({word for word, _ in said})
     is_name = torch.tensor([(word, "NAME") in said for word in words])
     vectors = model.encoder.embeddings.token.weight[tokenizer.convert_tokens_to_ids(words)].detach()
-    cosines = torch.nn.functional.normalize(vectors, dim=1) @ torch.nn.functional.normalize(vectors, dim=1).T
+    vectors = torch.nn.functional.normalize(vectors, dim=1)
+    cosines = vectors @ vectors.T
     two = ~torch.eye(len(words), dtype=torch.bool)
     return {"names": cosines[two & is_name & is_name[:, None]].mean().item(), "words": cosines[two].mean().item()}
 
@@ -150,9 +151,9 @@ def one_damage(job: tuple[str | None, Recipe, Sequence[int], bool]) -> dict[str,
         train(model, objective, corpus, recipe, progress=False, device="cpu")
         asked = corpus.held_out.select(range(recipe.evaluation_texts))
         own = evaluate(model.eval(), objective, asked, corpus.tokenizer)
-        found |= {"loss": own.loss, "accuracy": own.accuracy, "targets": own.targets, "work": work(damage, recipe)}
+        found |= {"loss": own.loss, "accuracy": own.accuracy, "targets": own.targets}
     if damage in (*T5, "masking", "permutation"):
-        found["alike"] = alike(model, corpus.tokenizer)
+        found["cosines"] = mean_cosines(model, corpus.tokenizer)
     written = {n: answers_written(model, recipe.seed, corpus.tokenizer, n) for n in labels}
     if halves:
         found["kept"] = {
@@ -162,10 +163,13 @@ def one_damage(job: tuple[str | None, Recipe, Sequence[int], bool]) -> dict[str,
     return found | {"read": read(model, recipe.seed), "written": written}
 
 
-def work(damage: str, recipe: Recipe, texts: int = 500) -> float:
-    """Multiplications with weights that one text takes to be read and written, on average; padding takes none here."""
+def multiplications(damage: str, recipe: Recipe, texts: int = 500) -> float:
+    """How many multiplications by weights it takes to read and to write one text, on average, in a forward pass.
+
+    One text at a time: padding is not counted, and neither are attention and the optimiser.
+    """
     corpus = corpus_of(**recipe.corpus_options)
-    model = EncoderDecoder(TransformerConfig(len(corpus.tokenizer), **recipe.model))
+    model = EncoderDecoder(TransformerConfig(len(corpus.tokenizer), **recipe.model)).eval()
     objective, generator = Denoising(corpus.tokenizer, **(DAMAGES | T5)[damage]), torch.Generator().manual_seed(0)
     one_by_one = Batches(corpus.train, corpus.tokenizer, 1, seed=0)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -177,14 +181,17 @@ def work(damage: str, recipe: Recipe, texts: int = 500) -> float:
 def damages(recipe: Recipe) -> Iterator[dict]:
     """Each damage, copying and random weights: the same model, steps and texts. Then T5's, and some for longer.
 
-    Three seeds of each, but one of those for longer. Those of T5 are trained for as many steps as are as much work.
+    Three seeds of each, but one of those for longer. Those of T5 are trained until their weights have multiplied as
+    often as those of masking.
     """
     corpus_of(**recipe.corpus_options)  # before the processes part, so that they share it
+    work = {damage: multiplications(damage, recipe) for damage in DAMAGES | T5}
     steps = {damage: recipe.steps for damage in (*DAMAGES, None)}
-    steps |= {damage: round(recipe.steps * work("masking", recipe) / work(damage, recipe)) for damage in T5}
+    steps |= {damage: round(recipe.steps * work["masking"] / work[damage]) for damage in T5}
     jobs = [(damage, dataclasses.replace(recipe, seed=seed, steps=n, evaluate_every=n),
              WRITTEN if damage in WRITTEN_FROM_MANY else WRITTEN[:1], damage in PARTS)
             for seed in range(3) for damage, n in steps.items()]
     longer = dataclasses.replace(recipe, steps=LONGER["times"] * recipe.steps)
     jobs += [(damage, longer, WRITTEN, False) for damage in LONGER["damages"]]
-    yield from side_by_side(one_damage, jobs)
+    for run in side_by_side(one_damage, jobs):
+        yield run | ({"multiplications": work[run["damage"]]} if run["damage"] else {})
