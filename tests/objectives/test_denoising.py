@@ -287,7 +287,7 @@ def test_joined_kinds_are_done_one_after_another():
     assert torch.equal(objective.split(ids, mask, seeded(2)).inputs["input_ids"], damaged)
 
 
-def test_the_rivals_of_spans():
+def test_the_kinds_that_t5_compared():
     """Tokens in any order, the text written; a text gone on with; and what was taken out, written without the rest."""
     ids, mask = Batches(VILLAGE.train, VILLAGE.tokenizer, 16, seed=0)[0]
     objectives = {kind: load_objective("denoising", VILLAGE.tokenizer, kinds=kind) for kind in T5_KINDS}

@@ -19,7 +19,7 @@ from ..generation import generate
 from ..models.encoder_decoder import EncoderDecoder
 from ..models.shapes import TransformerConfig
 from ..objectives import IGNORE
-from ..objectives.denoising import Denoising
+from ..objectives.denoising import T5_KINDS, Denoising
 from ..training import Batches, Recipe, evaluate, train
 from .fine_tuning import side_by_side
 
@@ -30,7 +30,7 @@ DAMAGES: dict[str, dict[str, Any]] = {  # the options of `Denoising`
     "masking of half": {"kinds": "masking", "rate": 0.5},  # as much as MASS hides
 }
 T5 = {  # and those of T5's tables, each with as much work as masking takes, with which they are compared
-    **{kind: {"kinds": kind} for kind in ("prefix", "shuffling", "drop")},
+    **{kind: {"kinds": kind} for kind in T5_KINDS},
     **{f"spans of {rate:.0%}": {"kinds": "spans", "rate": rate} for rate in (0.1, 0.15, 0.25, 0.5)},
 }
 RESTORING = Recipe(
