@@ -35,7 +35,8 @@ def test_a_quick_run_prints_tables_and_writes_json(tmp_path, capsys):
     for part in report["parts"].values():
         for one in part["rows"]:
             assert one["name"] in said
-            assert one["min"] <= one["median"] <= one["max"] and len(one["values"]) == 2
+            rounds = 1 if "multiplications" in one["name"] else 2  # which no clock has a part in
+            assert one["min"] <= one["median"] <= one["max"] and len(one["values"]) == rounds
             assert (one["met"] is None) == (one["at_least"] is None and one["at_most"] is None)
     rows = {one["name"]: one for one in report["parts"]["pretraining"]["rows"]}
     assert rows["storybook: tokens/s, ours / Trainer"]["at_least"] == 3
@@ -57,29 +58,62 @@ def test_ratios_are_taken_within_a_round_and_the_order_alternates(monkeypatch):
     def theirs(model, corpus, recipe, warmup, grouped=False):
         return Run(9, speed("theirs", recipe, 200), 12.0, [(12.0, 4.0)])
 
+    def work(model, corpus, recipe):
+        return {"Trainer": 30.0, "ours": 20.0, "ours, AdamW alone": 10.0}
+
     monkeypatch.setattr(bench, "_train_ours", ours)
     monkeypatch.setattr(bench, "_train_theirs", theirs)
+    monkeypatch.setattr(bench, "_multiplications", work)
     corpus = bench.made_up_text(60, 100)
     part = bench._compare("storybook-bert", corpus, Plan(rounds=3, quick=True), (3.0, 4.0))
     rows = {one["name"]: one for one in part["rows"]}
     assert rows["storybook: tokens/s, ours / Trainer"]["values"] == [3.0, 3.0, 3.0]
     assert rows["storybook: tokens/s, ours / Trainer"]["met"] is True
     assert rows["storybook: seconds to the same loss, Trainer / ours"]["values"] == [6.0, 6.0]
+    assert rows["storybook: multiplications a token, Trainer / ours"]["values"] == [1.5]
+    assert rows["storybook: multiplications a token, Trainer / ours, AdamW alone"]["values"] == [3.0]
     assert [side for side, _ in order[:12]] == [
         *("theirs", "theirs", "ours", "ours"), *("ours", "ours", "theirs", "theirs"),
         *("theirs", "theirs", "ours", "ours"),
     ]  # fmt: skip
 
 
-def test_both_sides_start_from_the_same_weights_and_count_the_same_tokens():
+@pytest.fixture
+def even():
+    """A corpus whose texts have 20 tokens each: whichever are drawn, they have as many tokens."""
     from selfsup.corpora import Texts
+
+    corpus = bench.made_up_text(60, 200)
+    same = Texts.from_list([text[:20] for text in map(corpus.train.__getitem__, range(150)) if len(text) >= 20])
+    return dataclasses.replace(corpus, train=same)
+
+
+def test_multiplications_are_those_counted_by_hand(even):
+    from selfsup.models.bert import MaskedLanguageModel
+    from selfsup.models.shapes import TransformerConfig
+    from selfsup.objectives.masking import Masking
+    from selfsup.training import Batches, Recipe
+
+    recipe = Recipe(steps=3, batch_size=4)
+    model = MaskedLanguageModel(TransformerConfig(60, layers=2, width=16, heads=2, feed_forward=32, dropout=0.0))
+    work = bench._multiplications(model, even, recipe)
+    attention, feed_forward, head = 4 * 16 * 16, 2 * 16 * 32, 16 * 16 + 16 * 60
+    everywhere = 3 * 22 / 20  # forward and twice backward, [CLS] and [SEP] too
+    assert work["Trainer"] == pytest.approx(everywhere * (2 * (attention + feed_forward) + head))
+    batches, objective = Batches(even.train, even.tokenizer, 4, recipe.seed), Masking(even.tokenizer)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    asked = sum(len(objective.split(*batches[step], generator).labels) for step in range(3)) / (3 * 80)
+    alone = everywhere * (2 * attention + feed_forward) + 3 * asked * (feed_forward + head)
+    assert work["ours, AdamW alone"] == pytest.approx(alone)
+    muon = 2 * 5 * (4 * 3 * 16**3 + 2 * (2 * 16 * 16 * 32 + 16**3))  # a step: five iterations for each matrix
+    assert work["ours"] == pytest.approx(alone + muon / 80)
+
+
+def test_both_sides_start_from_the_same_weights_and_count_the_same_tokens(even):
     from selfsup.models.bert import MaskedLanguageModel
     from selfsup.models.shapes import TransformerConfig
     from selfsup.training import Recipe
 
-    corpus = bench.made_up_text(60, 200)
-    same = Texts.from_list([text[:20] for text in map(corpus.train.__getitem__, range(150)) if len(text) >= 20])
-    corpus = dataclasses.replace(corpus, train=same)  # whichever texts are drawn, they have as many tokens
     shape = dict(layers=1, width=16, heads=2, feed_forward=32, dropout=0.0)
     # With learning rates of nothing, both must score the same held-out loss: that of the first weights.
     rates = dict(learning_rate=0.0, matrix_learning_rate=0.0)
@@ -88,7 +122,7 @@ def test_both_sides_start_from_the_same_weights_and_count_the_same_tokens():
     for train in (bench._train_ours, bench._train_theirs):
         torch.manual_seed(0)
         options = {"scored": True} if train is bench._train_ours else {}
-        run = train(MaskedLanguageModel(TransformerConfig(60, **shape)), corpus, recipe, 1, **options)
+        run = train(MaskedLanguageModel(TransformerConfig(60, **shape)), even, recipe, 1, **options)
         assert run.tokens == 2 * 4 * 20, "the steps after the warm-up, 4 texts each, without special tokens"
         assert run.tokens_per_second >= run.tokens / run.seconds > 0, "the warm-up is not timed"
         losses.append(run.curve[-1][1])

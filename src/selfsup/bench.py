@@ -171,6 +171,52 @@ def _train_ours(model: Any, corpus: Corpus, recipe: Recipe, warmup: int, scored:
     return Run(tokens, tokens / seconds, clock["end"][1], curve)
 
 
+def _examples(corpus: Corpus, n: int) -> list[dict[str, list[int]]]:
+    """The first n texts (or all, if fewer) as the Trainer and its collator take them."""
+    cls, sep = corpus.tokenizer.cls_token_id, corpus.tokenizer.sep_token_id
+    return [
+        {
+            "input_ids": [cls, *text, sep],
+            "attention_mask": [1] * (len(text) + 2),
+            "special_tokens_mask": [1, *[0] * len(text), 1],
+        }
+        for text in (corpus.train[i].tolist() for i in range(min(n, len(corpus.train))))
+    ]
+
+
+def _multiplications(model: Any, corpus: Corpus, recipe: Recipe) -> dict[str, float]:
+    """How many multiplications a token of text takes each side, on any machine: those of attention itself left out."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import DataCollatorForLanguageModeling
+
+    from .models.pretrained import to_transformers
+    from .objectives.masking import Masking
+    from .training import Batches, Processes, batch_loss, make_optimizers, update
+
+    work, theirs = dict.fromkeys(("Trainer", "ours, AdamW alone", "ours"), 0.0), to_transformers(model)
+    collate = DataCollatorForLanguageModeling(corpus.tokenizer, mlm_probability=0.15)
+    examples = _examples(corpus, recipe.steps * recipe.batch_size)
+    tokens = sum(len(example["input_ids"]) - 2 for example in examples)
+    for first in range(0, len(examples), recipe.batch_size):
+        batch = collate(examples[first : first + recipe.batch_size])
+        with FlopCounterMode(display=False) as counter:
+            theirs(**batch).loss.backward()
+        work["Trainer"] += counter.get_total_flops() / 2 / tokens
+
+    batches = Batches(corpus.train, corpus.tokenizer, recipe.batch_size, recipe.seed)
+    tokens = sum(batches.num_tokens(step) for step in range(recipe.steps))
+    objective, optimizers = Masking(corpus.tokenizer), make_optimizers(model, recipe)
+    generator, here = torch.Generator().manual_seed(recipe.seed), Processes.join("cpu")
+    for step in range(recipe.steps):
+        with FlopCounterMode(display=False) as counter:
+            batch_loss(model, objective, batches[step], generator, here).backward()
+            work["ours, AdamW alone"] += counter.get_total_flops() / 2 / tokens
+            update(optimizers, list(model.parameters()), 1.0, recipe.clip, recipe.weight_decay)
+            work["ours"] += counter.get_total_flops() / 2 / tokens
+    return work
+
+
 def _train_theirs(model: Any, corpus: Corpus, recipe: Recipe, warmup: int, grouped: bool = False) -> Run:
     """`transformers.Trainer` with its own collator on a `BertForMaskedLM` that starts from the weights of `model`."""
     import torch
@@ -188,16 +234,6 @@ def _train_theirs(model: Any, corpus: Corpus, recipe: Recipe, warmup: int, group
     from .training import evaluate
 
     tokenizer, counts, clock = corpus.tokenizer, [], {}
-    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-    needed = min(len(corpus.train), recipe.steps * recipe.batch_size)
-    texts = [
-        {
-            "input_ids": [cls, *text, sep],
-            "attention_mask": [1] * (len(text) + 2),
-            "special_tokens_mask": [1, *[0] * len(text), 1],
-        }
-        for text in (corpus.train[i].tolist() for i in range(needed))
-    ]
 
     class Clock(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
@@ -245,7 +281,7 @@ def _train_theirs(model: Any, corpus: Corpus, recipe: Recipe, warmup: int, group
             theirs,
             arguments,
             data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15),
-            train_dataset=texts,
+            train_dataset=_examples(corpus, recipe.steps * recipe.batch_size),
             callbacks=[Clock],
         )
         trainer.remove_callback(PrinterCallback)
@@ -323,19 +359,24 @@ def _compare(shape: str, corpus: Corpus, plan: Plan, targets: tuple[float | None
     def theirs(rate: float, steps: int, seed: int) -> Run:
         return _train_theirs(model(seed), corpus, recipe(steps, seed, learning_rate=rate), warmup)
 
+    work = _multiplications(model(0), corpus, recipe(short, 0))
     steps = 6 if plan.quick else plan.steps
     tried = {rate: theirs(rate, max(warmup + 1, steps // 2), 100).curve[-1][1] for rate in (1e-3, 3e-3)}
     rate = min(tried, key=tried.get)
     look = max(1, warmup, steps // 30)
+
+    # A run that has still to lower its learning rate is no rival of one that ends: ours are planned for less, too.
+    def ours(steps: int, seed: int) -> Run:
+        return _train_ours(model(seed), corpus, recipe(steps, seed, log_every=look), look, scored=True)
+
+    sides = {f"ours, {n} steps": partial(ours, n) for n in (round(share * steps) for share in (0.6, 0.8, 1))}
     learning = alternate(
-        {
-            "Trainer": lambda i: theirs(rate, steps, i),
-            "ours": lambda i: _train_ours(model(i), corpus, recipe(steps, i, log_every=look), look, scored=True),
-        },
-        2 if plan.quick else plan.learning_rounds,
+        {"Trainer": lambda i: theirs(rate, steps, i)} | sides, 2 if plan.quick else plan.learning_rounds
     )
     goals = [runs["Trainer"].curve[-1][1] for runs in learning]
-    reached = [seconds_to(goal, runs["ours"].curve) for goal, runs in zip(goals, learning, strict=True)]
+    reached = [
+        min(seconds_to(goal, runs[name].curve) for name in sides) for goal, runs in zip(goals, learning, strict=True)
+    ]
     needed = [runs["Trainer"].seconds for runs in learning]
 
     def faster(name: str, other: str = "Trainer") -> list[float]:
@@ -354,6 +395,8 @@ def _compare(shape: str, corpus: Corpus, plan: Plan, targets: tuple[float | None
             at_least=targets[1],
         ),
     ]
+    for name in ("ours", "ours, AdamW alone"):
+        rows.append(row(f"{label}: multiplications a token, Trainer / {name}", [work["Trainer"] / work[name]]))
     for name in ("Trainer", "ours"):
         rows.append(row(f"{label}: {name}", [runs[name].tokens_per_second for runs in speed], "tokens/s"))
     mean = float(corpus.train.lengths.mean())
@@ -362,7 +405,8 @@ def _compare(shape: str, corpus: Corpus, plan: Plan, targets: tuple[float | None
         f"dropout 0, float32, batches of {recipe(short, 0).batch_size} texts of {corpus.name} "
         f"({mean:.0f} tokens on average), 15% chosen, 80/10/10; {torch.get_num_threads()} threads.",
         f"{label}: to the held-out loss that the Trainer has after {steps} steps "
-        f"({min(goals):.2f} to {max(goals):.2f} nats, the same texts and corruption for both).",
+        f"({min(goals):.2f} to {max(goals):.2f} nats, the same texts and corruption for both), by the first to reach "
+        f"it of {', '.join(sides)}.",
     ]
     if math.inf in reached:
         notes.append(f"{label}: ours did not reach it in {steps} steps in {reached.count(math.inf)} rounds.")
@@ -397,10 +441,11 @@ def measure_pretraining(plan: Plan) -> dict:
             "the books' mixture of lengths, each word half decided by the one before."
         )
     notes.append(
-        "Where ours differs: logits at the chosen tokens alone, texts of like length in a batch, batches cut from one "
-        "array, Muon on the matrices (the second row of each shape is without), a trapezoid schedule, and fused "
-        "attention and update; the Trainer has its own collator, AdamW (fused) with the better of two learning rates, "
-        "and a linear schedule."
+        "Where ours differs: the last feed-forward network and the logits at the chosen tokens alone, texts of like "
+        "length in a batch, batches cut from one array, Muon on the matrices (the second row of each shape is "
+        "without), a trapezoid schedule, and fused attention and update; the Trainer has its own collator, AdamW "
+        "(fused) with the better of two learning rates, and a linear schedule. Multiplications are those of weights, "
+        "and of Muon: what the ratio of speeds would be if all else cost nothing."
     )
     rounds = {name: runs for part in parts for name, runs in part["rounds"].items()}
     return {"rows": [one for part in parts for one in part["rows"]], "notes": notes, "rounds": rounds}

@@ -152,6 +152,32 @@ def test_positions_are_a_choice_of_all_logits(model, inputs):
     assert torch.equal(model(**inputs, positions=indices), at_targets), "indices and booleans must agree"
 
 
+def test_gradients_at_positions_are_those_of_all_logits(model, inputs):
+    wanted = inputs["input_ids"] == 4
+    model(**inputs)[wanted].logsumexp(-1).sum().backward()
+    expected = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    model(**inputs, positions=wanted).logsumexp(-1).sum().backward()
+    for (name, parameter), gradient in zip(model.named_parameters(), expected, strict=True):
+        assert torch.allclose(parameter.grad, gradient, atol=1e-5), name
+
+
+def test_the_last_block_works_at_positions_alone(model, inputs):
+    worked = []
+    for block in model.encoder.blocks:
+        block.feed_forward.register_forward_hook(lambda _, __, output: worked.append(tuple(output.shape)))
+    model(**inputs, positions=inputs["input_ids"] == 4)
+    assert worked == [(2, 6, 16), (2, 6, 16), (2, 16)]
+
+
+def test_pairs_are_judged_alike_where_few_words_are_asked(inputs):
+    model = randomise(SentencePairModel(TransformerConfig(30, layers=2, width=16, heads=4, feed_forward=24)), 0)
+    wanted = inputs["input_ids"] == 4
+    everywhere, pairs = model(**inputs, pair=True)
+    at_targets, same = model(**inputs, positions=wanted, pair=True)
+    assert torch.equal(same, pairs) and torch.allclose(at_targets, everywhere[wanted], atol=1e-6)
+
+
 def test_no_positions_give_no_logits(model, inputs):
     nowhere = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
     assert model(**inputs, positions=nowhere).shape == (0, 30)

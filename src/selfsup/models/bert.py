@@ -30,12 +30,10 @@ class MaskedLanguageModel(nn.Module):
         input_ids, token_type_ids: (batch, time) ids; attention_mask: (batch, time), 0 at padding;
         positions: (batch, time) bool, True where an answer is wanted, or (n,) indices into batch * time.
         """
-        return self.words(self.encoder(input_ids, attention_mask, token_type_ids), positions)
+        return self.words(self.encoder(input_ids, attention_mask, token_type_ids, positions=positions))
 
-    def words(self, hidden: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The head's logits of hidden states (batch, time, width), at `positions` alone if given."""
-        if positions is not None:  # most positions need no answer, and the vocabulary is the costly part
-            hidden = hidden.flatten(0, 1)[positions.flatten()]  # (n, width)
+    def words(self, hidden: Tensor) -> Tensor:
+        """The head's logits (..., vocab) of hidden states (..., width)."""
         return self.head(hidden, self.encoder.embeddings.token.weight)
 
 
@@ -49,6 +47,8 @@ class SentencePairModel(MaskedLanguageModel):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None,
                 positions: Tensor | None = None, pair: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """As in `MaskedLanguageModel`; with `pair`, also the logits (batch, 2) of as it was, and changed."""
-        hidden = self.encoder(input_ids, attention_mask, token_type_ids)
-        words = self.words(hidden, positions)
-        return (words, self.pair_head(hidden)) if pair else words
+        if not pair:
+            return super().forward(input_ids, attention_mask, token_type_ids, positions)
+        hidden = self.encoder(input_ids, attention_mask, token_type_ids)  # of [CLS] too, so of all
+        asked = hidden if positions is None else hidden.flatten(0, 1)[positions.flatten()]
+        return self.words(asked), self.pair_head(hidden)

@@ -67,18 +67,19 @@ class Encoder(nn.Module):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         all_layers: bool = False,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """input_ids, token_type_ids: (batch, time) ids; attention_mask: (batch, time), 0 at padding.
 
         Returns the last hidden states (batch, time, width), or with `all_layers` those after the embeddings
-        and after each block (layers + 1, batch, time, width).
+        and after each block (layers + 1, batch, time, width), or (n, width), the last ones of n `positions`.
         """
         mask = None
         if attention_mask is not None:  # for every head and every query: nobody looks at padding
             mask = attention_mask.bool()[:, None, None, :]  # (batch, 1, 1, time)
         x = self.embeddings(input_ids, token_type_ids)  # (batch, time, width)
         states = [x]
-        for block in self.blocks:
-            x = block(x, mask)
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x, mask, positions=positions if number == len(self.blocks) else None)
             states.append(x)
         return torch.stack(states) if all_layers else x

@@ -136,15 +136,18 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, memory: Tensor | None = None,
-                memory_mask: Tensor | None = None, past: tuple[Past | None, Past | None] = (None, None)) -> Tensor:
-        """x: (batch, time, width) -> the same shape; memory: (batch, keys, width).
+                memory_mask: Tensor | None = None, past: tuple[Past | None, Past | None] = (None, None),
+                positions: Tensor | None = None) -> Tensor:
+        """x: (batch, time, width) -> the same shape, or (n, width) for n `positions`; memory: (batch, keys, width).
 
         The masks are bool, broadcast to (batch, heads, time, time) and (batch, heads, time, keys). past: of the two
-        attentions, to itself and to the memory.
+        attentions, to itself and to the memory. positions: (batch, time) bool or (n,) indices into batch * time.
         """
         x = self.add(x, self.attention_norm, lambda y: self.attention(y, mask, past=past[0]))
         if memory is not None:
             x = self.add(x, self.cross_norm, lambda y: self.cross(y, memory_mask, memory, past[1]))
+        if positions is not None:  # from here on each is worked on alone: no other one is needed
+            x = x.flatten(0, 1)[positions.flatten()]  # (n, width)
         return self.add(x, self.feed_forward_norm, self.feed_forward)
 
     def add(self, x: Tensor, norm: nn.LayerNorm, part: Callable[[Tensor], Tensor]) -> Tensor:
