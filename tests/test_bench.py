@@ -88,6 +88,40 @@ def even():
     return dataclasses.replace(corpus, train=same)
 
 
+def test_the_trainer_learns_from_the_whole_corpus():
+    corpus = bench.made_up_text(60, 400)
+    first = {tuple(corpus.train[i].tolist()) for i in range(40)}
+    drawn = [tuple(example["input_ids"][1:-1]) for example in bench._examples(corpus, 40)]
+    assert len(drawn) == len(set(drawn)) == 40 and len(first.intersection(drawn)) < 20, "a corpus of books has an order"
+    assert drawn == [tuple(example["input_ids"][1:-1]) for example in bench._examples(corpus, 40)]
+    assert len(bench._examples(corpus, 10**6)) == len(corpus.train)
+
+
+def test_both_sides_get_the_best_of_what_was_tried(monkeypatch):
+    """The Trainer the learning rate, ours the least length that reached the Trainer's loss; tried with another seed."""
+    ran = []
+
+    def ours(model, corpus, recipe, warmup, scored=False):
+        ran.append(("ours", recipe.seed, recipe.steps))
+        return Run(9, 1.0, 1.0, [(1.0, 5.0), (10.0, 2.0 if recipe.steps >= 80 else 4.0)])
+
+    def theirs(model, corpus, recipe, warmup, grouped=False):
+        ran.append(("theirs", recipe.seed, recipe.learning_rate))
+        return Run(9, 1.0, 12.0, [(12.0, 3.0 if recipe.learning_rate == 3e-3 else 6.0)])
+
+    monkeypatch.setattr(bench, "_train_ours", ours)
+    monkeypatch.setattr(bench, "_train_theirs", theirs)
+    monkeypatch.setattr(bench, "_multiplications", lambda *_: {"Trainer": 1, "ours": 1, "ours, AdamW alone": 1})
+    plan = Plan(rounds=1, learning_rounds=1, steps=200)
+    part = bench._compare("storybook-bert", bench.made_up_text(60, 100), plan, (3.0, 4.0))
+    assert [run for run in ran if run[1] == 100] == [
+        ("theirs", 100, 1e-3), ("theirs", 100, 3e-3), ("ours", 100, 67), ("ours", 100, 83),
+    ]  # fmt: skip
+    assert ran[-2:] == [("theirs", 0, 3e-3), ("ours", 0, 167)]
+    rows = {one["name"]: one["values"] for one in part["rows"]}
+    assert rows["storybook: seconds to the same loss, Trainer / ours"] == [pytest.approx(12 / 7)]
+
+
 def test_multiplications_are_those_counted_by_hand(even):
     from selfsup.models.bert import MaskedLanguageModel
     from selfsup.models.shapes import TransformerConfig
@@ -132,6 +166,7 @@ def test_both_sides_start_from_the_same_weights_and_count_the_same_tokens(even):
 def test_seconds_to_a_loss():
     curve = [(1.0, 6.0), (2.0, 4.0), (3.0, 4.5), (4.0, 2.0)]
     assert bench.seconds_to(5.0, curve) == pytest.approx(1.5)
+    assert bench.seconds_to(4.5, curve) == pytest.approx(1.75)
     assert bench.seconds_to(7.0, curve) == 1.0
     assert bench.seconds_to(1.0, curve) == math.inf
 

@@ -259,6 +259,24 @@ def test_ctrl_c_is_one_line_and_status_130(tmp_path):
     )
 
 
+def test_what_a_stopped_run_left_is_told_truly(tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("selfsup.training.train", stop)
+    assert pretrain(tmp_path, *SMALL) == 130
+    assert "no checkpoint yet" in capsys.readouterr().err
+    (tmp_path / CHECKPOINT).write_bytes(b"")
+    assert pretrain(tmp_path, *SMALL, "--resume") == 130
+    assert "goes on from the last checkpoint" in capsys.readouterr().err
+
+
+def test_a_recipe_that_is_no_text_is_named(tmp_path, capsys):
+    (tmp_path / "r.json").write_bytes(b'{"seed": "\xe9"}')
+    assert cli.main(["pretrain", "--output", str(tmp_path / "x"), "--recipe", str(tmp_path / "r.json")]) == 1
+    assert "r.json is no text in UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.name != "posix", reason="limits on file size are POSIX's")
 def test_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path):
     """A limit on the size of files fails like a full disk: in the middle of a write."""

@@ -1,6 +1,8 @@
 """Training: batches, optimizers, the loop, its log, and that nothing which was saved is ever lost."""
 
+import copy
 import dataclasses
+import io
 import json
 import math
 import os
@@ -10,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,7 @@ from selfsup.training import (
     orthogonalise,
     snapshot_steps,
     train,
+    update,
 )
 
 CORPUS = alphabet()
@@ -133,6 +137,13 @@ def test_learning_rate_stays_between_nothing_and_all(schedule, steps, warmup, de
     assert all(a >= b - 1e-12 for a, b in zip(shares[turn:], shares[turn + 1 :], strict=False)), (
         "it rose again"
     )
+
+
+def test_one_cycle_falls_along_half_a_cosine_to_zero():
+    recipe = Recipe(schedule="one-cycle", steps=100, warmup=0.6, decay=0.5)  # decay is the trapezoid's
+    shares = [learning_rate_share(step, recipe) for step in range(100)]
+    assert shares[:60] == pytest.approx([(step + 1) / 60 for step in range(60)])
+    assert shares[60:] == pytest.approx([(1 + math.cos(math.pi * step / 40)) / 2 for step in range(40)])
 
 
 def test_trapezoid_rises_holds_and_falls_to_zero():
@@ -293,6 +304,24 @@ def test_each_parameter_has_one_optimizer():
     assert len(make_optimizers(model, Recipe(matrix_learning_rate=0))) == 1, "without Muon, AdamW takes all"
 
 
+def test_frozen_matrices_stay_as_they_are():
+    model = small_model()
+    model.encoder.requires_grad_(False)
+    before = copy.deepcopy(model)
+    run(model, dataclasses.replace(SHORT, weight_decay=0.5))
+    assert_same_weights(model.encoder, before.encoder, "a frozen matrix moved")
+    assert not torch.equal(model.head.transform.weight, before.head.transform.weight)
+
+
+def test_large_gradients_are_clipped():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([30.0, 40.0])
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    optimizer.param_groups[0] |= {"full_lr": 1.0, "decays": False}
+    update([optimizer], [weight], share=0.5, clip=1.0, weight_decay=0.0)
+    assert torch.allclose(weight.data, torch.tensor([-0.3, -0.4])), "half a step along a gradient of length one"
+
+
 @pytest.mark.parametrize("matrix_learning_rate", [0.02, 0])
 def test_weight_decay_is_for_linear_layers_alone(matrix_learning_rate):
     model = small_model()
@@ -424,6 +453,15 @@ def test_snapshots_hold_the_weights_of_their_steps(tmp_path):
     assert not (tmp_path / "other" / "snapshots").exists(), "none was asked for"
 
 
+def test_snapshots_of_a_run_that_was_given_up_are_not_those_of_the_next(tmp_path):
+    with pytest.raises(Stop):
+        run(recipe=dataclasses.replace(SHORT, snapshots=7), folder=tmp_path, callbacks=[stop_after(4)])
+    run(recipe=dataclasses.replace(SHORT, snapshots=2), folder=tmp_path, resume=True)
+    assert sorted(file.name for file in (tmp_path / "snapshots").iterdir()) == [
+        "000000.safetensors", "000012.safetensors",
+    ]  # fmt: skip
+
+
 def test_log_and_history(tmp_path):
     heard = []
     model, history = run(folder=tmp_path, callbacks=[lambda model, record: heard.append(record)])
@@ -540,8 +578,28 @@ def test_a_checkpoint_from_before_a_field_was_known_goes_on(tmp_path):
     assert without_time(tmp_path / "whole" / LOG) == without_time(tmp_path / "parts" / LOG)
 
 
+@pytest.mark.parametrize("line", ["7", "null", "[1]", '{"a": 1}'])
+def test_a_line_of_the_log_that_is_no_record_ends_it(tmp_path, line):
+    (tmp_path / LOG).write_text('{"step": 1, "loss": 2.0}\n' + line + "\n")
+    assert History.read(tmp_path / LOG).records == [{"step": 1, "loss": 2.0}]
+
+
+def flipped(data):
+    """One byte of the weights is another one."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        largest = max(archive.infolist(), key=lambda part: part.file_size)
+        begins = data.index(archive.read(largest))
+    return data[: begins + 40] + bytes([data[begins + 40] ^ 1]) + data[begins + 41 :]
+
+
+def a_tensor(_):
+    buffer = io.BytesIO()
+    torch.save(torch.zeros(3), buffer)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 99]
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 99, flipped, a_tensor]
 )
 def test_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
     run(folder=tmp_path)

@@ -172,7 +172,8 @@ def _train_ours(model: Any, corpus: Corpus, recipe: Recipe, warmup: int, scored:
 
 
 def _examples(corpus: Corpus, n: int) -> list[dict[str, list[int]]]:
-    """The first n texts (or all, if fewer) as the Trainer and its collator take them."""
+    """n texts of the whole corpus (or all, if fewer) as the Trainer and its collator take them."""
+    drawn = np.random.default_rng(0).permutation(len(corpus.train))[:n]
     cls, sep = corpus.tokenizer.cls_token_id, corpus.tokenizer.sep_token_id
     return [
         {
@@ -180,7 +181,7 @@ def _examples(corpus: Corpus, n: int) -> list[dict[str, list[int]]]:
             "attention_mask": [1] * (len(text) + 2),
             "special_tokens_mask": [1, *[0] * len(text), 1],
         }
-        for text in (corpus.train[i].tolist() for i in range(min(n, len(corpus.train))))
+        for text in (corpus.train[i].tolist() for i in drawn)
     ]
 
 
@@ -361,22 +362,26 @@ def _compare(shape: str, corpus: Corpus, plan: Plan, targets: tuple[float | None
 
     work = _multiplications(model(0), corpus, recipe(short, 0))
     steps = 6 if plan.quick else plan.steps
-    tried = {rate: theirs(rate, max(warmup + 1, steps // 2), 100).curve[-1][1] for rate in (1e-3, 3e-3)}
+    half = max(warmup + 1, steps // 2)
+    tried = {rate: theirs(rate, half, 100).curve[-1][1] for rate in (1e-3, 3e-3)}
     rate = min(tried, key=tried.get)
     look = max(1, warmup, steps // 30)
 
-    # A run that has still to lower its learning rate is no rival of one that ends: ours are planned for less, too.
     def ours(steps: int, seed: int) -> Run:
         return _train_ours(model(seed), corpus, recipe(steps, seed, log_every=look), look, scored=True)
 
-    sides = {f"ours, {n} steps": partial(ours, n) for n in (round(share * steps) for share in (0.6, 0.8, 1))}
+    # A run that has still to lower its learning rate is no rival of one that has ended. So ours gets the least of three
+    # lengths with which it reached the Trainer's loss in those runs of half the length.
+    for share in (2 / 3, 5 / 6, 1):
+        if ours(max(look + 1, round(share * half)), 100).curve[-1][1] <= tried[rate]:
+            break
+    planned = max(look + 1, round(share * steps))
     learning = alternate(
-        {"Trainer": lambda i: theirs(rate, steps, i)} | sides, 2 if plan.quick else plan.learning_rounds
+        {"Trainer": lambda i: theirs(rate, steps, i), "ours": partial(ours, planned)},
+        2 if plan.quick else plan.learning_rounds,
     )
     goals = [runs["Trainer"].curve[-1][1] for runs in learning]
-    reached = [
-        min(seconds_to(goal, runs[name].curve) for name in sides) for goal, runs in zip(goals, learning, strict=True)
-    ]
+    reached = [seconds_to(goal, runs["ours"].curve) for goal, runs in zip(goals, learning, strict=True)]
     needed = [runs["Trainer"].seconds for runs in learning]
 
     def faster(name: str, other: str = "Trainer") -> list[float]:
@@ -405,11 +410,11 @@ def _compare(shape: str, corpus: Corpus, plan: Plan, targets: tuple[float | None
         f"dropout 0, float32, batches of {recipe(short, 0).batch_size} texts of {corpus.name} "
         f"({mean:.0f} tokens on average), 15% chosen, 80/10/10; {torch.get_num_threads()} threads.",
         f"{label}: to the held-out loss that the Trainer has after {steps} steps "
-        f"({min(goals):.2f} to {max(goals):.2f} nats, the same texts and corruption for both), by the first to reach "
-        f"it of {', '.join(sides)}.",
+        f"({min(goals):.2f} to {max(goals):.2f} nats, the same texts and corruption for both), by a run of ours "
+        f"planned for {planned} steps.",
     ]
     if math.inf in reached:
-        notes.append(f"{label}: ours did not reach it in {steps} steps in {reached.count(math.inf)} rounds.")
+        notes.append(f"{label}: ours did not reach it in {planned} steps in {reached.count(math.inf)} rounds.")
     rounds = {
         "speed": [{name: dataclasses.asdict(run) for name, run in runs.items()} for runs in speed],
         "learning": [{name: dataclasses.asdict(run) for name, run in runs.items()} for runs in learning],

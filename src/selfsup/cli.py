@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.run(options)
     except KeyboardInterrupt:
-        return _fail(f"stopped{options.if_stopped}", 130)
+        return _fail(f"stopped{options.if_stopped(options)}", 130)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
@@ -63,7 +63,7 @@ def _add_pretrain(commands: Any) -> None:
         "Pre-train a model from scratch and write it as a Hugging Face folder, with its recipe and its log."
     )
     parser = commands.add_parser("pretrain", help=about, description=about)
-    parser.set_defaults(run=_pretrain, if_stopped=": --resume goes on from the last checkpoint")
+    parser.set_defaults(run=_pretrain, if_stopped=_kept)
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--recipe", metavar="NAME", help="the recipe of a shipped checkpoint, or a JSON file")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR, if any")
@@ -103,6 +103,15 @@ _CHANGES = (
 )
 
 
+def _kept(options: argparse.Namespace) -> str:
+    """What a run that was stopped has left to go on from."""
+    from .training import CHECKPOINT
+
+    if (Path(options.output) / CHECKPOINT).exists():
+        return ": --resume goes on from the last checkpoint"
+    return ": there was no checkpoint yet, so --resume begins anew (--checkpoint-every says how often one is kept)"
+
+
 def _recipe(options: argparse.Namespace) -> Recipe:
     """The recipe that was named, or that of the run to resume, with the changes that were asked for."""
     from .training import Recipe
@@ -115,7 +124,10 @@ def _recipe(options: argparse.Namespace) -> Recipe:
             names = sorted(path.parent.name for path in CHECKPOINTS.glob("*/recipe.json"))
             choice = f"a JSON file or one of {', '.join(names)}" if names else "a JSON file"
             raise ValueError(f"there is no recipe {options.recipe!r}: give {choice}")
-        recipe = Recipe.from_json(path.read_text(encoding="utf-8"))
+        try:
+            recipe = Recipe.from_json(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is no text in UTF-8: give a recipe in JSON") from None
     elif options.resume and begun.is_file():
         recipe = Recipe.from_json(begun.read_text(encoding="utf-8"))
     fields = json.loads(recipe.to_json())
@@ -154,14 +166,14 @@ def _pretrain(options: argparse.Namespace) -> int:
     from .models.encoder_decoder import EncoderDecoder
     from .models.pretrained import save_pretrained
     from .objectives import load_objective
-    from .training import CHECKPOINT, Processes, Recipe, refuse_used, train
+    from .training import CHECKPOINT, Processes, Recipe, as_launched, refuse_used, train
 
     here = Processes.join(options.device)
     if not options.resume:
         refuse_used(folder)
     if (folder / "model.safetensors").exists() and not (folder / CHECKPOINT).exists():
         made = folder / "recipe.json"
-        if not made.is_file() or Recipe.from_json(made.read_text(encoding="utf-8")) != recipe:
+        if not made.is_file() or Recipe.from_json(made.read_text(encoding="utf-8")) != as_launched(recipe, here):
             raise ValueError(f"{folder} holds a model that this recipe did not make: choose another folder")
         print(f"{folder} is complete: nothing to do")
         return 0
@@ -213,7 +225,7 @@ def _tell(_: Any, record: dict[str, float]) -> None:
 def _add_probe(commands: Any) -> None:
     about = "Ask frozen models what their vectors tell: questions of Tinyworld, or the tags of a treebank."
     parser = commands.add_parser("probe", help=about, description=about)
-    parser.set_defaults(run=_probe, if_stopped="")
+    parser.set_defaults(run=_probe, if_stopped=lambda _: "")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a shipped checkpoint, a folder, or a hub's name")
     parser.add_argument("--step", type=int, help="of a run with snapshots: the weights after so many steps")
     which = 'such as sense "part of speech" (default: all nine)'
@@ -298,7 +310,7 @@ def _probe_tinyworld(options: argparse.Namespace) -> int:
 def _add_bench(commands: Any) -> None:
     about = "Measure what the course promises, and print ratios with their spread beside each target."
     parser = commands.add_parser("bench", help=about, description=about)
-    parser.set_defaults(run=_bench, if_stopped=": what was measured so far is in the output file")
+    parser.set_defaults(run=_bench, if_stopped=lambda _: ": what was measured so far is in the output file")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="PART", help="pretraining, widget, posterior, book"
     )

@@ -15,6 +15,7 @@ import pickle
 import re
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ class Recipe:
                 raise ValueError(f"the recipe's phases say weight_decay = {decay!r}, but it takes {_KINDS['float']}")
         if self.snapshots is not None and not 2 <= self.snapshots <= self.steps + 1:
             raise ValueError(f"snapshots is {self.snapshots}: a run of {self.steps} steps has 2 to {self.steps + 1}")
-        if self.warmup + self.decay > 1:
+        if self.schedule == "trapezoid" and self.warmup + self.decay > 1:
             raise ValueError(
                 f"warmup is {self.warmup} and decay {self.decay}, but these shares of a run sum to at most 1"
             )
@@ -169,7 +170,7 @@ class Batches:
         self.size, self.seed, self.epoch, self.device = min(size, len(texts)), seed, None, device
         self.special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
         self.lengths = np.diff(texts.offsets)
-        self.tokens = torch.as_tensor(np.append(texts.tokens, 0), device=self.device)
+        self.tokens = torch.as_tensor(np.append(texts.tokens, texts.tokens.dtype.type(0)), device=self.device)
         self.starts = torch.as_tensor(texts.offsets[:-1], device=self.device)
         self.ends = torch.as_tensor(texts.offsets[1:], device=self.device)
 
@@ -275,10 +276,10 @@ class Muon(torch.optim.Optimizer):
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the model's blocks, AdamW for everything else; weight decay for linear layers."""
     blocks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    matrices = {p: None for block in blocks for p in block.parameters() if p.ndim == 2}
+    matrices = {p: None for block in blocks for p in block.parameters() if p.ndim == 2 and p.requires_grad}
     if not recipe.matrix_learning_rate:
         matrices = {}
-    rest = [p for p in model.parameters() if p not in matrices]
+    rest = [p for p in model.parameters() if p not in matrices and p.requires_grad]
     # Decay would pull the embeddings of rare words, and all that tells one name from another, towards zero.
     decayed = {layer.weight: None for layer in model.modules() if isinstance(layer, nn.Linear)}
     groups = [
@@ -438,9 +439,12 @@ class History:
         records = []
         for line in Path(path).read_text().splitlines():
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(record, dict) or "step" not in record:
+                break
+            records.append(record)
         return cls([record for record in records if record["step"] <= until])
 
     def __getitem__(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -480,14 +484,21 @@ def _keep(folder: Path, model: nn.Module, step: int) -> None:
     write_atomically(file, packed_weights(model, half=True))
 
 
-_DAMAGED = RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError
+_DAMAGED = (
+    RuntimeError, OSError, EOFError, LookupError, AttributeError, TypeError, ValueError,
+    pickle.UnpicklingError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def _restore(folder: Path, recipe: Recipe, model: nn.Module, optimizers: list) -> dict[str, Any]:
     path, device = folder / CHECKPOINT, next(model.parameters()).device
     data = path.read_bytes()
     try:
+        if torn := zipfile.ZipFile(io.BytesIO(data)).testzip():  # torch itself does not look at the checksums
+            raise ValueError(f"its part {torn} is damaged")
         state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}, not the state of a run")
         if Recipe.from_json(state["recipe"]) != recipe:
             raise ValueError("it belongs to another recipe; resume with that one, or choose another folder")
         model.load_state_dict(state["model"])
@@ -557,7 +568,7 @@ def train(
     and its mixed precision, if any, is used.
     """
     here = Processes.join(device)
-    recipe = _as_launched(recipe, here)
+    recipe = as_launched(recipe, here)
     if folder and here.first and not resume:  # the others might see what the first one has begun to write
         refuse_used(folder)
     model.to(here.device).train()
@@ -637,7 +648,7 @@ def _phases(objective: Objective, corpus: Corpus, recipe: Recipe) -> list[tuple[
     return sorted(phases, key=lambda phase: -phase[0])
 
 
-def _as_launched(recipe: Recipe, here: Processes) -> Recipe:
+def as_launched(recipe: Recipe, here: Processes) -> Recipe:
     """The recipe, with the mixed precision that `accelerate launch` was asked for."""
     if recipe.batch_size < here.count:
         raise ValueError(f"a batch of {recipe.batch_size} cannot be shared by {here.count} processes")
@@ -660,6 +671,8 @@ def _prepare(folder: Path, recipe: Recipe, history: History, begins: bool) -> No
         torn.unlink()
     if begins:
         (folder / CHECKPOINT).unlink(missing_ok=True)
+        for older in (folder / "snapshots").glob("*.safetensors"):  # of a run that left no checkpoint
+            older.unlink()
     write_atomically(folder / "recipe.json", recipe.to_json().encode())
     history.write_to(folder / LOG)
 

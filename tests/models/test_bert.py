@@ -178,6 +178,11 @@ def test_pairs_are_judged_alike_where_few_words_are_asked(inputs):
     assert torch.equal(same, pairs) and torch.allclose(at_targets, everywhere[wanted], atol=1e-6)
 
 
+def test_all_layers_are_told_at_all_positions(model, inputs):
+    with pytest.raises(ValueError, match="leave out"):
+        model.encoder(**inputs, all_layers=True, positions=inputs["input_ids"] == 4)
+
+
 def test_no_positions_give_no_logits(model, inputs):
     nowhere = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
     assert model(**inputs, positions=nowhere).shape == (0, 30)

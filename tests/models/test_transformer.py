@@ -105,6 +105,22 @@ def test_feed_forward_does_not_mix_positions():
     assert torch.equal(before[0, :2], block(x)[0, :2]), "only attention may mix the positions"
 
 
+def test_attention_weights_are_dropped_only_in_training():
+    attend, x = MultiHeadAttention(16, 4, dropout=0.5), torch.randn(1, 3, 16)
+    assert not torch.equal(attend(x), attend(x)), "in training, dropout must be on"
+    attend.eval()
+    assert torch.equal(attend(x), attend(x)), "in evaluation, dropout must be off"
+
+
+def test_weights_are_collected_by_each_of_two_nested_collections():
+    block, x = Block(16, 4, 32).eval(), torch.randn(1, 3, 16)
+    with attention_weights(block) as outer:
+        with attention_weights(block) as inner:
+            block(x)
+        block(x)
+    assert len(inner) == len(outer) == 1
+
+
 def test_dropout_only_in_training():
     block, x = Block(16, 4, 32, dropout=0.5), torch.randn(1, 3, 16)
     assert not torch.equal(block(x), block(x)), "in training, dropout must be on"

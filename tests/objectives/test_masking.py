@@ -272,3 +272,17 @@ def test_whole_words_cannot_have_a_rate_where_they_repeat(tokenizer):
         Masking(tokenizer, whole_word=True, repeated=0.5)
     with pytest.raises(ValueError, match="probability"):
         Masking(tokenizer, repeated=1.5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"whole_word": "False"}, {"repeated": 0.5, "rare": "much"}, {"rare": float("nan")}, {"rate": "half"}]
+)
+def test_options_that_make_no_sense_are_refused(tokenizer, options):
+    with pytest.raises(ValueError, match=f"{list(options)[-1]} is "):
+        Masking(tokenizer, **options)
+
+
+def test_only_berts_own_rates_have_the_corpus_floor(tokenizer):
+    assert Masking(tokenizer).floor == "masking"
+    for options in ({"whole_word": True}, {"rate": 0.2}, {"repeated": 0.5}):
+        assert Masking(tokenizer, **options).floor is None

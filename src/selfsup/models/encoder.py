@@ -72,8 +72,11 @@ class Encoder(nn.Module):
         """input_ids, token_type_ids: (batch, time) ids; attention_mask: (batch, time), 0 at padding.
 
         Returns the last hidden states (batch, time, width), or with `all_layers` those after the embeddings
-        and after each block (layers + 1, batch, time, width), or (n, width), the last ones of n `positions`.
+        and after each block (layers + 1, batch, time, width), or (n, width), the last ones of n `positions`. Raises
+        ValueError when both are asked for.
         """
+        if all_layers and positions is not None:
+            raise ValueError("all layers are told at all positions: leave out `all_layers` or `positions`")
         mask = None
         if attention_mask is not None:  # for every head and every query: nobody looks at padding
             mask = attention_mask.bool()[:, None, None, :]  # (batch, 1, 1, time)

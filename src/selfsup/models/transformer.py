@@ -151,7 +151,7 @@ class Block(nn.Module):
         return self.add(x, self.feed_forward_norm, self.feed_forward)
 
     def add(self, x: Tensor, norm: nn.LayerNorm, part: Callable[[Tensor], Tensor]) -> Tensor:
-        """x and what a part makes of it, summed; all (batch, time, width)."""
+        """x and what a part makes of it, summed; all (..., width)."""
         if self.norm_first:
             return x + self.dropout(part(norm(x)))
         return norm(x + self.dropout(part(x)))
@@ -165,11 +165,12 @@ def attention_weights(model: nn.Module) -> Iterator[list[Tensor]]:
     Attention dropout is off meanwhile.
     """
     modules = [module for module in model.modules() if isinstance(module, MultiHeadAttention)]
+    before = [module.record for module in modules]
     weights: list[Tensor] = []
     try:
         for module in modules:
             module.record = weights
         yield weights
     finally:
-        for module in modules:
-            module.record = None
+        for module, record in zip(modules, before, strict=True):
+            module.record = record

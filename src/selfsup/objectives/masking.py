@@ -83,6 +83,10 @@ class Masking(OfTokens):
     ):
         check_rates(rate, mask, random)
         check_rates(0 if repeated is None else repeated, mask, random)
+        if not (isinstance(rare, int | float) and 0 <= rare <= 1):
+            raise ValueError(f"rare is {rare!r}, but it is a share of a batch: give a number from 0 to 1")
+        if not isinstance(whole_word, bool):
+            raise ValueError(f"whole_word is {whole_word!r}: give true or false")
         if whole_word and repeated is not None:
             raise ValueError("whole words cannot have a rate of their own where they repeat: drop one of the two")
         if tokenizer.mask_token_id is None:
@@ -119,6 +123,8 @@ def check_rates(rate: float | Tensor, mask: float, random: float) -> None:
     """Raise ValueError unless these can be the rates of `mask_tokens`."""
     rates = {"rate": rate, "mask": mask, "random": random}
     for name, value in rates.items():
+        if isinstance(value, str):
+            raise ValueError(f"{name} is {value!r}, but it is a probability: give a number from 0 to 1")
         if not torch.as_tensor((value >= 0) & (value <= 1)).all():
             raise ValueError(f"{name} is {value}, but it is a probability: give a number from 0 to 1")
     if mask + random > 1 + 1e-9:
