@@ -140,6 +140,28 @@ def odd_one_out(sentences, stranger, rng):
 def equal_rate(words, sentences):
     return sentences / words
 """),
+    "the others replaced": (ONE, "odd_one_out", "stay as they are", """
+def odd_one_out(sentences, stranger, rng):
+    place = int(rng.integers(len(sentences)))
+    return [stranger if t == place else "one" for t in range(len(sentences))], place
+"""),
+    "chance of its own": (ONE, "odd_one_out", "equal seeds", """
+def odd_one_out(sentences, stranger, rng):
+    place = np.random.randint(len(sentences))
+    return [*sentences[:place], stranger, *sentences[place + 1 :]], place
+"""),
+    "the place is the target": (ONE, "useless_split", "neither its place", """
+def useless_split(words):
+    return list(words), list(range(len(words)))
+def undo(seen):
+    return list(range(len(seen)))
+"""),
+    "the neighbour is the target": (ONE, "useless_split", "nor a neighbour", """
+def useless_split(words):
+    return list(words), undo(words)
+def undo(seen):
+    return [len(word) > 3 for word in [*seen[1:], seen[0]]]
+"""),
     "one target for all": (ONE, "useless_split", "no question", """
 def useless_split(words):
     return list(words), [True] * len(words)
@@ -195,6 +217,37 @@ def mask_exactly(ids, count, generator):
     targets = ids.masked_fill(~chosen, -100)
     ids[chosen] = 4
     return ids, targets
+"""),
+    "the generator is not used": (TWO, "mask_exactly", "equal seeds", """
+def mask_exactly(ids, count, generator):
+    chosen = torch.zeros_like(ids, dtype=torch.bool)
+    chosen.scatter_(1, torch.rand(ids.shape).masked_fill(ids < 5, -1).topk(count).indices, True)
+    return ids.masked_fill(chosen, 4), ids.masked_fill(~chosen, -100)
+"""),
+    "neighbours only": (TWO, "mask_exactly", "all six pairs", """
+def mask_exactly(ids, count, generator):
+    chosen = torch.zeros_like(ids, dtype=torch.bool)
+    for row, marks in zip(ids, chosen):
+        places = (row >= 5).nonzero().flatten()
+        first = int(torch.randint(len(places), (1,), generator=generator))
+        marks[[int(places[(first + i) % len(places)]) for i in range(count)]] = True
+    return ids.masked_fill(chosen, 4), ids.masked_fill(~chosen, -100)
+"""),
+    "lengths uniform": (TWO, "mask_spans", "a quarter are 1", """
+def mask_spans(length, share, mean, rng):
+    covered = np.zeros(length, bool)
+    while covered.sum() < share * length:
+        start = rng.integers(length)
+        covered[start : start + rng.integers(1, int(2 * mean))] = True
+    return covered
+"""),
+    "beginnings in the first half": (TWO, "mask_spans", "uniform over the text", """
+def mask_spans(length, share, mean, rng):
+    covered = np.zeros(length, bool)
+    while covered.sum() < share * length:
+        start = rng.integers(length // 2)
+        covered[start : start + rng.geometric(1 / mean)] = True
+    return covered
 """),
     "lengths counted twice": (TWO, "mask_spans", "overlapping", """
 def mask_spans(length, share, mean, rng):

@@ -9,7 +9,7 @@ from typing import Any
 HERE = Path(__file__).parent
 
 # The recipe of the model that a chapter trains before the reader's eyes: fields of `selfsup.training.Recipe`.
-# Nothing but a name needs that name, so attention turns away from names, and the model never finds out that they come
+# Little but a name needs that name, so attention turns away from names, and most runs never find out that they come
 # again. The phase from 20% to 32% of the steps asks mostly for words that the text says twice, and brings it back.
 VILLAGE: dict[str, Any] = {
     "objective_options": {"rate": 0.4},

@@ -49,6 +49,7 @@ from ..training import Recipe, train
 from . import HERE, PAIRS, VILLAGE
 from .embryology import EMBRYO, SPELLED, embryology, frequencies
 from .fine_tuning import adapters, curves, random_encoder, tuning, why
+from .looking_back import looking_back
 from .next_words import WORDS, predecessors, scaling
 from .real_text import MODEL, real, real_rates
 from .restoring import RESTORING, damages
@@ -104,7 +105,8 @@ def village(recipe: Recipe) -> Iterator[dict]:
     for phases in (recipe.phases, {}):
         for seed in SEEDS:
             model, log = pretrain(corpus, dataclasses.replace(recipe, phases=phases), seed)
-            yield {"phases": bool(phases), "seed": seed, "log": log, **against_truth(model, corpus, **BERTS_RATES)}
+            yield {"phases": bool(phases), "seed": seed, "log": log, **against_truth(model, corpus, **BERTS_RATES),
+                   "looking_back": looking_back(model, corpus)}
 
 
 def rates(recipe: Recipe) -> Iterator[dict]:
